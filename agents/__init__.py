@@ -1,0 +1,1 @@
+"""Agents: one step of the flow each, over ports and values. No Kafka, Redis, HTTP or Faust here."""

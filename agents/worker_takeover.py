@@ -1,0 +1,155 @@
+"""What a new owner of inbox partitions learns from the log about its predecessor.
+
+A predecessor that died leaves records it had begun. Those whose result stands in the log are finished;
+for the others a provider may have been called, which nobody can take back or see. Such a call is
+published as an ``abandoned`` attempt, so that calls made and calls accounted for stay comparable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fairlane.agents.effects import CLOCK_MARGIN_MS, source_of
+from fairlane.agents.inbox_epochs import EpochFence, decode_note
+from fairlane.agents.topic_names import TopicNames
+from fairlane.ports import LogReader, Record, Restored, TopicPartition
+from fairlane.schemas.attempt import Attempt, AttemptStatus
+from fairlane.schemas.codec import DecodeError, decode
+from fairlane.schemas.headers import DISPATCH, SOURCE, header
+from fairlane.schemas.job import Dispatch
+from fairlane.schemas.result import Result
+from fairlane.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A record that a predecessor may have begun. ``abandoned`` is the number of the call that it may have
+    made unseen, None where its last call is in the log; ``following`` is the number of the next call.
+    """
+
+    abandoned: int | None
+    following: int
+
+
+@dataclass(slots=True)
+class Inheritance:
+    """One inbox partition as its predecessor left it; offsets are those of inbox records.
+
+    ``answered`` holds with each record the result whose call nobody told about, if there is one.
+    """
+
+    fence: EpochFence
+    answered: dict[int, Result | None] = field(default_factory=dict)
+    begun: dict[int, Begun] = field(default_factory=dict)
+
+
+async def inherit(
+    reader: LogReader, names: TopicNames, restored: Mapping[TopicPartition, Restored]
+) -> dict[TopicPartition, Inheritance]:
+    """Read what stands between the committed positions and the ends. Raises Retry while the log is away."""
+    inherited = {tp: Inheritance(EpochFence(decode_note(state.note)[0])) for tp, state in restored.items()}
+    left = await _unfinished(reader, restored, inherited)
+    if not left:
+        return inherited
+    since_ms = min(record.timestamp_ms for record in left.values()) - CLOCK_MARGIN_MS
+    answered = dict(await _effects(reader, names.results, since_ms, left))
+    attempts = _last_attempts(await _effects(reader, names.attempts, since_ms, left))
+    worked_on = {left[source].tp for source in answered.keys() | attempts.keys()}
+    for source, record in left.items():
+        inheritance, note = inherited[record.tp], restored[record.tp].note
+        if source in answered:
+            inheritance.answered[record.offset] = _untold(answered[source], attempts.get(source))
+        # Nobody worked on a partition that has neither a note nor an effect: nothing was begun there.
+        elif note or record.tp in worked_on:
+            inheritance.begun[record.offset] = _begun(attempts.get(source))
+    _log.info("worker_takeover", partitions=len(restored), records=len(left), count=len(answered))
+    return inherited
+
+
+async def _unfinished(
+    reader: LogReader,
+    restored: Mapping[TopicPartition, Restored],
+    inherited: Mapping[TopicPartition, Inheritance],
+) -> dict[bytes, Record]:
+    """Records that will be delivered and that a predecessor may have begun, by source. Learns the epochs."""
+    left: dict[bytes, Record] = {}
+    for topic in {tp.topic for tp, state in restored.items() if state.offset < state.end}:
+        ranges = {
+            tp.partition: state for tp, state in restored.items() if tp.topic == topic and state.offset < state.end
+        }
+        starts = {partition: state.offset for partition, state in ranges.items()}
+        ends = {partition: state.end for partition, state in ranges.items()}
+        async for batch in reader.read(topic, starts, ends):
+            for record in batch:
+                state = ranges[record.partition]
+                dispatch = dispatch_of(record)
+                valid = inherited[record.tp].fence.admits(record.offset, dispatch.epoch) if dispatch else True
+                if (
+                    valid
+                    and record.value is not None
+                    and record.offset not in state.finished
+                    and not decode_note(state.note)[1]
+                ):
+                    left[source_of(record)] = record
+    return left
+
+
+async def _effects(
+    reader: LogReader, topic: str, since_ms: int, wanted: Mapping[bytes, Record]
+) -> list[tuple[bytes, bytes]]:
+    """Source and value of every record of the topic that was made from a wanted one."""
+    starts, ends = await reader.offsets_at(topic, since_ms), await reader.ends(topic)
+    found: list[tuple[bytes, bytes]] = []
+    async for batch in reader.read(topic, starts, ends):
+        for record in batch:
+            source = header(record.headers, SOURCE)
+            if source is not None and source in wanted:
+                found.append((source, record.value or b""))
+    return found
+
+
+def _last_attempts(found: list[tuple[bytes, bytes]]) -> dict[bytes, tuple[int, bool]]:
+    """For each source the number of its last attempt in the log, and whether that was abandoned."""
+    last: dict[bytes, tuple[int, bool]] = {}
+    for source, value in found:
+        try:
+            attempt = decode(Attempt, value)
+        except DecodeError as failure:
+            _log.warning("attempt_unreadable", error=str(failure))
+            continue
+        entry = (attempt.attempt, attempt.status is AttemptStatus.ABANDONED)
+        last[source] = max(last.get(source, entry), entry)
+    return last
+
+
+def _untold(value: bytes, last: tuple[int, bool] | None) -> Result | None:
+    """The result if the attempt it came from is missing: its worker died between the two."""
+    try:
+        result = decode(Result, value)
+    except DecodeError as failure:
+        _log.warning("result_unreadable", error=str(failure))
+        return None
+    return result if result.attempts > (last[0] if last is not None else 0) else None
+
+
+def _begun(last: tuple[int, bool] | None) -> Begun:
+    if last is None:
+        return Begun(abandoned=1, following=2)
+    number, abandoned = last
+    # After publishing an abandoned attempt its owner made the next call, of which nothing is known.
+    return Begun(abandoned=number + 1, following=number + 2) if abandoned else Begun(None, number + 1)
+
+
+def dispatch_of(record: Record) -> Dispatch | None:
+    """The dispatcher's header of an inbox record; None where there is none that can be read."""
+    raw = header(record.headers, DISPATCH)
+    if raw is None:
+        return None
+    try:
+        return decode(Dispatch, raw)
+    except DecodeError as failure:
+        _log.warning("dispatch_header_unreadable", partition=record.partition, offset=record.offset, error=str(failure))
+        return None

@@ -1,0 +1,1 @@
+"""The outside world behind the ports: Kafka, Redis, HTTP providers, the model simulator."""

@@ -1,0 +1,33 @@
+"""When aiokafka fetches: a partition whose records were just taken must not wait for the others' next fetch."""
+
+# ruff: noqa: SLF001 - aiokafka offers no seam here, and it is pinned to one version.
+
+from __future__ import annotations
+
+from typing import Any
+
+TAKE_S = 0.02
+"""How long the next fetch waits for records of the last one to be taken, so that it includes their partitions."""
+PARTIAL_WAIT_MS = 20
+"""How long a fetch that leaves partitions out may wait at the broker for data."""
+
+
+def include_taken_partitions(consumer: Any) -> None:
+    """Change how a started ``AIOKafkaConsumer`` plans its fetches. Call it before partitions are assigned.
+
+    aiokafka has one fetch under way per broker, and leaves out of it each partition whose last records are
+    not taken yet. It begins that fetch as soon as the one before ends, or after a backoff; if nothing comes
+    for the partitions in it, those left out wait for its whole ``fetch_max_wait_ms``. Measured at 50 records
+    per second and 250 ms: with two partitions a record waited 131 ms at the median instead of 3, with eight
+    24 ms at p90 instead of 4.
+    """
+    fetcher = consumer._fetcher
+    plan, whole_wait_ms = fetcher._get_actions_per_node, fetcher._fetch_max_wait_ms
+    fetcher._prefetch_backoff = TAKE_S
+
+    def plan_fetches(assignment: Any) -> Any:
+        left_out = any(tp in fetcher._records for tp in assignment.tps)
+        fetcher._fetch_max_wait_ms = PARTIAL_WAIT_MS if left_out else whole_wait_ms
+        return plan(assignment)
+
+    fetcher._get_actions_per_node = plan_fetches

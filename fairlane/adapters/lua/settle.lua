@@ -1,0 +1,46 @@
+-- Book one terminal result once. Reference model: policy/admission.py.
+-- KEYS: 1 request identity, 2 idempotency key, 3 tenant figures
+-- ARGV: 1 request id, 2 cost, 3 answer position, 4 replayable ('1' or '0'), 5 ttl seconds,
+--       6 idempotency key, 7 what the names of idempotency keys begin with
+-- Returns {first, released, idempotency key, follower id, envelope, follower id, envelope, ...}
+local rid, cost, answer = ARGV[1], ARGV[2], ARGV[3]
+local known = redis.call('HMGET', KEYS[1], 's', 'h', 'i')
+local state = known[1]
+-- A stage that could not read the request does not know its key: the one it was admitted with counts.
+local idempotency_key = known[3] or ARGV[6]
+local key = idempotency_key == ARGV[6] and KEYS[2] or ARGV[7] .. idempotency_key
+local reply = {0, '0', idempotency_key}
+if state ~= 'x' then
+  reply[1] = 1
+  if state == 'q' or state == 'd' then
+    reply[2] = known[2]
+    -- '-0' is not an integer to Redis.
+    if known[2] ~= '0' then redis.call('HINCRBY', KEYS[3], 'held', '-' .. known[2]) end
+    redis.call('HINCRBY', KEYS[3], state == 'q' and 'u' or 'fl', -1)
+  end
+  if cost ~= '0' then redis.call('HINCRBY', KEYS[3], 'spent', cost) end
+  -- A request unknown here and without cost was refused before it had an identity.
+  if state or cost ~= '0' then
+    redis.call('HSET', KEYS[1], 's', 'x', 'a', answer)
+    redis.call('HDEL', KEYS[1], 'h')
+    redis.call('EXPIRE', KEYS[1], ARGV[5])
+  end
+end
+if redis.call('HGET', key, 'o') == rid then
+  local fields = redis.call('HGETALL', key)
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, 2) == 'f:' then
+      reply[#reply + 1] = string.sub(fields[i], 3)
+      reply[#reply + 1] = fields[i + 1]
+    end
+  end
+  if ARGV[4] == '1' then
+    redis.call('HSETNX', key, 'a', answer)
+    redis.call('EXPIRE', key, ARGV[5])
+  elseif #reply == 3 then
+    redis.call('DEL', key)
+  else
+    redis.call('HSET', key, 'a', answer, 'drop', '1')
+  end
+end
+return reply

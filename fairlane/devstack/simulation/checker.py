@@ -1,0 +1,288 @@
+"""The ledger checker: reads the log, the store's figures and the tables, and says which promise was broken.
+
+It is written apart from the stages and shares nothing with them but the names of the contracts. A
+result beyond the first of its request is a *raw duplicate*. None is allowed, with one exception: a
+record that stayed in a process which was stopped past its lease, and left it when the process went on.
+Nobody can stop such a record. If it is a result it loses against the first one; if it is a lane record it
+leads to a second result, which loses. Both are counted in ``forgiven``; money is booked once all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fairlane.devstack.simulation.facts import Asked, Entry, Facts, by_source, valid_inbox
+from fairlane.devstack.simulation.fairness import idle_slots, unfair_shares
+from fairlane.devstack.simulation.provider_twin import Called
+from fairlane.policy.offsets import decode_metadata
+from fairlane.ports import TenantUsage
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is wrong, as ``rule: detail``; and figures of a run, for those who judge many."""
+
+    violations: list[str] = field(default_factory=list)
+    figures: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the checker is given beside the log."""
+
+    usage: Mapping[str, TenantUsage]
+    calls: Sequence[Called]
+    tables: Mapping[str, Sequence[Mapping[str, object]]] | None
+    """Rows by table; None where no sink ran."""
+    slots: int
+    tenants: frozenset[str]
+    success_share: float
+    """Of the good requests at least this share must succeed."""
+    weights: Mapping[str, float] | None = None
+    """Weights by tenant; None where the run was disturbed, so that shares cannot be judged."""
+
+
+def check(facts: Facts, books: Books) -> Findings:
+    """Verify every rule."""
+    findings = Findings()
+    for name, rule in (
+        ("terminal", _each_record_ends_once),
+        ("duplicate", _no_raw_duplicates),
+        ("money", _money_adds_up),
+        ("answer", _answers_fit_their_requests),
+        ("key", _one_answer_per_idempotency_key),
+        ("commit", _commits_follow_effects),
+        ("slots", _slots_are_not_exceeded),
+        ("calls", _calls_are_accounted_for),
+        ("tables", _tables_are_the_log),
+        ("success", _enough_succeeds),
+        ("fairness", _shares_are_fair),
+        ("idle", _no_slot_idles),
+    ):
+        findings.violations += [f"{name}: {detail}" for detail in rule(facts, books, findings.figures)]
+    return findings
+
+
+def _each_record_ends_once(facts: Facts, _books: Books, figures: Counter[str]) -> Iterator[str]:
+    letters = by_source(facts.dead_letters)
+    results, lanes = by_source(facts.results), by_source(facts.lanes)
+    bodies: dict[str, set[str]] = defaultdict(set)
+    for asked in facts.asked:
+        source = asked.entry.source
+        found = letters.get(source, [])
+        figures["requests"] += 1
+        figures["dead_letters"] += len(found)
+        if len(found) > 1 and not any(entry.late for entry in found):
+            yield f"{source} has {len(found)} dead letters"
+        if found:
+            if results.get(source) or lanes.get(source):
+                yield f"{source} has a dead letter and yet a lane record or result"
+        elif not asked.name:
+            yield f"{source} names no request and has no dead letter"
+        elif asked.name not in facts.results_of:
+            yield f"{source} ({asked.name}) has no terminal"
+        else:
+            bodies[asked.name].add(asked.body)
+    for name, different in bodies.items():
+        if len(different) > 1:
+            yield f"{name} was asked with {len(different)} bodies, and none of them was refused"
+    known = {asked.name for asked in facts.asked}
+    for key in facts.results_of:
+        if key not in known:
+            yield f"{key} has a result and was never asked"
+
+
+def _no_raw_duplicates(facts: Facts, _books: Books, figures: Counter[str]) -> Iterator[str]:
+    requests, late = {asked.entry.source for asked in facts.asked}, facts.late_keys
+    for key, entries in facts.results_of.items():
+        figures["results"] += len(entries)
+        # Asking again under the same id is answered again; every other result is the one terminal.
+        terminals = [e for e in entries if not (e.document["replayed"] and e.made_from in requests)]
+        sources = Counter(entry.made_from for entry in entries)
+        excess = len(terminals) - 1 if len(terminals) > 1 else 0
+        excess = max(excess, sum(count - 1 for count in sources.values()))
+        if not excess:
+            continue
+        if key in late:
+            figures["forgiven"] += excess
+        else:
+            yield f"{key} has {excess + 1} terminals: " + ", ".join(
+                f"{e.source} from {e.made_from} at {e.at_s:.3f}" for e in entries
+            )
+
+
+def _money_adds_up(facts: Facts, books: Books, figures: Counter[str]) -> Iterator[str]:
+    spent: Counter[str] = Counter()
+    for key, winner in facts.winners.items():
+        spent[winner.document["tenant_id"]] += winner.document["cost"]["nano_usd"]
+        figures[winner.document["status"]] += 1
+        hold = next((lane.document["hold_nano_usd"] for lane in facts.lanes if lane.key == key), None)
+        if hold is not None and winner.document["cost"]["nano_usd"] > hold:
+            yield f"{key} cost {winner.document['cost']['nano_usd']} of a hold of {hold}"
+    for tenant, usage in books.usage.items():
+        if usage.held_nano_usd or usage.undispatched or usage.in_flight:
+            yield f"{tenant} still has {usage}"
+        if usage.spent_nano_usd != spent[tenant]:
+            yield f"{tenant} spent {usage.spent_nano_usd}, its winners cost {spent[tenant]}"
+
+
+def _answers_fit_their_requests(facts: Facts, _books: Books, _figures: Counter[str]) -> Iterator[str]:
+    asked_of: dict[str, list[Asked]] = defaultdict(list)
+    for asked in facts.asked:
+        asked_of[asked.name].append(asked)
+    refused = {letter.made_from for letter in facts.dead_letters}
+    for key, winner in facts.winners.items():
+        if winner.document["status"] != "succeeded":
+            continue
+        text = winner.document["response"]["text"]
+        bodies = [asked.body for asked in asked_of[key] if asked.entry.source not in refused]
+        if bodies and not all(json.dumps(text) in body for body in bodies):
+            yield f"{key} was answered with {text!r}, which is the answer to something else"
+
+
+def _one_answer_per_idempotency_key(facts: Facts, _books: Books, _figures: Counter[str]) -> Iterator[str]:
+    first: dict[tuple[str, str], str] = {}
+    for key, winner in facts.winners.items():
+        document = winner.document
+        if document["status"] == "succeeded" and not document["replayed"]:
+            name = (document["tenant_id"], document["idempotency_key"])
+            if name in first:
+                yield f"{first[name]} and {key} were both called and billed under one idempotency key"
+            first[name] = key
+
+
+def _commits_follow_effects(facts: Facts, _books: Books, figures: Counter[str]) -> Iterator[str]:
+    done = {
+        "requests": _finished_at(facts.asked_entries, (facts.lanes, facts.results, facts.dead_letters, _ends(facts))),
+        "lanes": _finished_at(facts.lanes, (valid_inbox(facts), facts.results)),
+        "inbox": _finished_at(facts.inbox, (facts.results, facts.dead_letters)),
+    }
+    _without_effect(facts, done)
+    for place, commit in facts.commits:
+        for tp, position in commit.positions.items():
+            figures["commits"] += 1
+            kind = tp.topic.split(".")[1]
+            if kind not in done or commit.group.endswith("sinks"):
+                continue
+            ahead, _ = decode_metadata(position.offset, position.metadata)
+            for offset, finished in done[kind].get(tp.partition, {}).items():
+                if (offset < position.offset or offset in ahead) and finished > place:
+                    yield (
+                        f"{commit.member} committed {tp.topic}/{tp.partition}/{offset} as done "
+                        f"(position {position.offset}) at {commit.at_s:.3f} without its effect in the log"
+                    )
+
+
+def _ends(facts: Facts) -> list[Entry]:
+    """Decisions that say that a record needs nothing more: another record answers it."""
+    return [entry for entry in facts.decisions if entry.document["kind"] in ("duplicate", "joined")]
+
+
+Finished = dict[int, dict[int, float]]
+"""By partition and offset the place at which the effect was in the log; infinity if never."""
+
+
+def _finished_at(entries: Iterable[Entry], effects: Iterable[Iterable[Entry]]) -> Finished:
+    first: dict[str, int] = {}
+    for group in effects:
+        for effect in group:
+            first[effect.made_from] = min(first.get(effect.made_from, effect.place), effect.place)
+    finished: Finished = defaultdict(dict)
+    for entry in entries:
+        finished[entry.partition][entry.offset] = first.get(entry.source, float("inf"))
+    return finished
+
+
+def _without_effect(facts: Facts, done: Mapping[str, Finished]) -> None:
+    """Some records need no effect of their own: markers, void ones, and a lane record written twice."""
+    valid = {entry.source for entry in valid_inbox(facts)}
+    for entry in facts.inbox:
+        if entry.source not in valid:
+            done["inbox"][entry.partition][entry.offset] = -1
+    twice = Counter(entry.key for entry in facts.lanes)
+    for entry in facts.lanes:
+        if twice[entry.key] > 1:
+            done["lanes"][entry.partition][entry.offset] = -1
+
+
+def _slots_are_not_exceeded(facts: Facts, books: Books, figures: Counter[str]) -> Iterator[str]:
+    dispatched = {entry.place: entry for entry in valid_inbox(facts)}
+    ended = {entry.place: entry for entry in facts.results}
+    busy: set[str] = set()
+    for place in sorted({*dispatched, *ended}):
+        if place in ended:
+            busy.discard(ended[place].key)
+            continue
+        entry = dispatched[place]
+        busy.add(entry.key)
+        figures["busiest"] = max(figures["busiest"], len(busy))
+        if len(busy) > books.slots:
+            yield f"{len(busy)} requests were in flight on {books.slots} slots at {entry.at_s:.3f} ({entry.source})"
+            return
+
+
+def _calls_are_accounted_for(facts: Facts, books: Books, figures: Counter[str]) -> Iterator[str]:
+    calls = Counter(call.request for call in books.calls)
+    figures["calls"] += len(books.calls)
+    attempts = Counter(entry.key for entry in facts.attempts)
+    figures["attempts"] += len(facts.attempts)
+    # A late result ends its record for whoever owns it then, whatever others have begun meanwhile.
+    late = facts.late_keys
+    for key, made in calls.items():
+        if made > attempts[key] and key not in late:
+            yield f"{key} was called {made} times, and {attempts[key]} attempts stand in the log"
+
+
+def _tables_are_the_log(facts: Facts, books: Books, _figures: Counter[str]) -> Iterator[str]:
+    if books.tables is None:
+        return
+    expected: dict[str, Iterable[Entry]] = {
+        "requests": facts.winners.values(),
+        "attempts": facts.attempts,
+        "decisions": {entry.document["decision_id"]: entry for entry in reversed(facts.decisions)}.values(),
+        "dead_letters": facts.dead_letters,
+    }
+    for table, entries in expected.items():
+        wanted = Counter((entry.partition, entry.offset) for entry in entries)
+        found = Counter((row["log_partition"], row["log_offset"]) for row in books.tables.get(table, ()))
+        for place, count in found.items():
+            if count > wanted[place]:  # type: ignore[index]  # rows hold plain numbers here
+                yield f"table {table} has {count} rows of {place}, there should be {wanted[place]}"  # type: ignore[index]
+        for place, count in wanted.items():
+            if found[place] < count:
+                yield f"table {table} lacks {place}"
+
+
+def _enough_succeeds(facts: Facts, books: Books, figures: Counter[str]) -> Iterator[str]:
+    cancelled = {key for key, winner in facts.winners.items() if winner.document["status"] == "cancelled"}
+    good = {asked.name for asked in facts.asked if _is_good(asked, books.tenants)} - cancelled
+    winners = facts.winners
+    succeeded = [name for name in good if name in winners and winners[name].document["status"] == "succeeded"]
+    figures["good"] += len(good)
+    figures["good_succeeded"] += len(succeeded)
+    if len(succeeded) < books.success_share * len(good):
+        yield f"only {len(succeeded)} of {len(good)} good requests succeeded"
+
+
+def _shares_are_fair(facts: Facts, books: Books, _figures: Counter[str]) -> Iterator[str]:
+    return unfair_shares(facts, books.weights, books.slots) if books.weights is not None else iter(())
+
+
+def _no_slot_idles(facts: Facts, books: Books, _figures: Counter[str]) -> Iterator[str]:
+    return idle_slots(facts, books.slots) if books.weights is not None else iter(())
+
+
+def _is_good(asked: Asked, tenants: frozenset[str]) -> bool:
+    document = asked.entry.document
+    body = document.get("body")
+    hurried = document.keys() & {"timeout_ms", "deadline", "idempotency_key", "surprise"}
+    return (
+        asked.tenant in tenants
+        and not hurried
+        and isinstance(body, dict)
+        and body.get("model") == "m"
+        and body.get("max_tokens") == 400
+    )

@@ -1,0 +1,284 @@
+"""Fair queueing by weighted virtual token counters, with priority bands and length prediction.
+
+The Virtual Token Counter scheduler of Sheng et al., "Fairness in Serving Large Language Models",
+OSDI 2024 (https://arxiv.org/abs/2401.00588), section 4, with its weighted variant and length
+prediction: a tenant's counter is the service it got, in cost units divided by its weight; the
+waiting tenant with the least counter goes next. The estimate is charged at dispatch and corrected
+by the result. A tenant that returns is lifted to the least counter of those waiting, and never
+lowered, so idle time earns no credit and debts stay.
+
+Bound: two tenants that both keep waiting differ in normalised service by at most 2E/min(w), E being
+the cost of the largest request, plus the estimate error of what is in flight.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+INPUT_WEIGHT = 1
+OUTPUT_WEIGHT = 2
+"""Cost of a token: w_p = 1 and w_q = 2, the price ratio the paper uses (section 3.1)."""
+
+PREDICTION_KEEP = 0.8
+"""Moving average of output lengths: 4/5 old, 1/5 new, the paper's window of five (section 4.3)."""
+
+FIRST_PREDICTION = 128
+PREDICTIONS_MAX = 20_000
+BANDS = ("critical", "high", "normal", "low", "batch")
+
+
+def service_cost(input_tokens: int, output_tokens: float) -> float:
+    """Cost units of a request: w_p * input + w_q * output."""
+    return INPUT_WEIGHT * input_tokens + OUTPUT_WEIGHT * output_tokens
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A request in its lane. ``key`` identifies the request; ``payload`` is the caller's."""
+
+    key: bytes
+    tenant_id: str
+    band: str
+    model: str
+    input_tokens: int
+    output_limit: int
+    arrived_ms: int
+    deadline_ms: int | None
+    payload: object
+    own_ahead: int = 0
+    picks_at_arrival: int = 0
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What was charged for a dispatched request, to be settled once against its usage."""
+
+    tenant_id: str
+    model: str
+    units: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """The request that goes next, what it was charged, and why it waited."""
+
+    waiting: Waiting
+    charge: Charge
+    counter: float
+    own_before: int
+    others_before: int
+
+
+@dataclass(slots=True)
+class _Lane:
+    tenant_id: str
+    queue: deque[Waiting] = field(default_factory=deque)
+    version: int = 0
+
+
+class FairQueue:
+    """All lanes of one pool. Every method is O(log n) amortised."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, dict[str, _Lane]] = {band: {} for band in BANDS}
+        self._heaps: dict[str, list[tuple[float, int, str, int]]] = {band: [] for band in BANDS}
+        self._deadlines: list[tuple[int, int, Waiting]] = []
+        self._by_key: dict[bytes, Waiting] = {}
+        self._waiting_of: dict[str, int] = {}
+        self._counters: dict[str, float] = {}
+        self._weights: Mapping[str, float] = {}
+        self._predicted: OrderedDict[str, float] = OrderedDict()
+        self._floor = 0.0
+        self._picks = 0
+        self._sequence = 0
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._by_key
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """Weights by tenant; one not named has weight 1. Counts from the next charge on."""
+        self._weights = weights
+
+    def waiting(self, tenant_id: str) -> int:
+        """Requests of a tenant in all bands."""
+        return self._waiting_of.get(tenant_id, 0)
+
+    def waiting_by_tenant(self) -> dict[str, int]:
+        """Requests waiting, for tenants that have any."""
+        return dict(self._waiting_of)
+
+    def counter(self, tenant_id: str) -> float:
+        """Normalised service of a tenant."""
+        return self._counters.get(tenant_id, 0.0)
+
+    def get(self, key: bytes) -> Waiting | None:
+        """The waiting request of that key."""
+        return self._by_key.get(key)
+
+    def all_waiting(self) -> list[Waiting]:
+        """Every waiting request, in order of arrival here."""
+        return list(self._by_key.values())
+
+    def push(self, waiting: Waiting) -> None:
+        """Put a request at the end of its tenant's lane, lifting the tenant if it had none waiting."""
+        tenant = waiting.tenant_id
+        if self.waiting(tenant) == 0:
+            self._counters[tenant] = max(self.counter(tenant), self._lift_to())
+        lane = self._lanes[waiting.band].setdefault(tenant, _Lane(tenant))
+        waiting.own_ahead = len(lane.queue)
+        waiting.picks_at_arrival = self._picks
+        lane.queue.append(waiting)
+        self._by_key[waiting.key] = waiting
+        self._waiting_of[tenant] = self.waiting(tenant) + 1
+        if waiting.deadline_ms is not None:
+            self._sequence += 1
+            heapq.heappush(self._deadlines, (waiting.deadline_ms, self._sequence, waiting))
+        if len(lane.queue) == 1:
+            self._offer(waiting.band, lane)
+
+    def pick(self) -> Pick | None:
+        """Take the next request: the first band with work, in it the tenant with the least counter.
+
+        Charges the estimate at once. None if nothing waits.
+        """
+        for band in BANDS:
+            lane = self._best(band)
+            if lane is not None:
+                return self._take(band, lane)
+        return None
+
+    def _take(self, band: str, lane: _Lane) -> Pick:
+        waiting = lane.queue.popleft()
+        before = self._picks - waiting.picks_at_arrival
+        self._picks += 1
+        self._forget(waiting)
+        if not lane.queue:
+            del self._lanes[band][lane.tenant_id]
+        predicted = self.predicted_output(lane.tenant_id, waiting.model, waiting.output_limit)
+        units = service_cost(waiting.input_tokens, predicted)
+        self._charge(lane.tenant_id, units)
+        self._keep_floor(lane.tenant_id)
+        own = min(waiting.own_ahead, before)
+        return Pick(
+            waiting,
+            Charge(lane.tenant_id, waiting.model, units),
+            self.counter(lane.tenant_id),
+            own_before=own,
+            others_before=before - own,
+        )
+
+    def settle(self, charge: Charge, input_tokens: int, output_tokens: int) -> None:
+        """Correct a charge by what the request really used; call once per charge."""
+        name = f"{charge.tenant_id}\0{charge.model}"
+        old = self._predicted.pop(name, None)
+        mean = output_tokens if old is None else PREDICTION_KEEP * old + (1 - PREDICTION_KEEP) * output_tokens
+        self._predicted[name] = mean
+        if len(self._predicted) > PREDICTIONS_MAX:
+            self._predicted.popitem(last=False)
+        self._charge(charge.tenant_id, service_cost(input_tokens, output_tokens) - charge.units)
+        self._forget_counter(charge.tenant_id)
+
+    def refund(self, charge: Charge) -> None:
+        """Take a charge back: the request got no service."""
+        self._charge(charge.tenant_id, -charge.units)
+        self._forget_counter(charge.tenant_id)
+
+    def predicted_output(self, tenant_id: str, model: str, limit: int) -> float:
+        """Expected output tokens of the tenant on the model, at most the request's own limit."""
+        return min(self._predicted.get(f"{tenant_id}\0{model}", FIRST_PREDICTION), limit)
+
+    def remove(self, key: bytes) -> Waiting | None:
+        """Take a request out of its lane, for example because it was cancelled."""
+        waiting = self._by_key.get(key)
+        if waiting is None:
+            return None
+        lane = self._lanes[waiting.band][waiting.tenant_id]
+        lane.queue.remove(waiting)
+        self._forget(waiting)
+        if lane.queue:
+            self._offer(waiting.band, lane)
+        else:
+            del self._lanes[waiting.band][waiting.tenant_id]
+            self._keep_floor(waiting.tenant_id)
+        return waiting
+
+    def expire(self, now_ms: int) -> Iterator[Waiting]:
+        """Take out every request whose deadline has passed."""
+        while self._deadlines and (self._deadlines[0][0] <= now_ms or self._deadlines[0][2].gone):
+            _, _, waiting = heapq.heappop(self._deadlines)
+            if not waiting.gone:
+                self.remove(waiting.key)
+                yield waiting
+
+    def snapshot(self) -> tuple[dict[str, float], float, dict[str, float]]:
+        """Counters that differ from the floor's effect, the floor, and predictions."""
+        floor = self._lift_to()
+        kept = {t: c for t, c in self._counters.items() if c > floor or self.waiting(t)}
+        return kept, floor, dict(self._predicted)
+
+    def restore(self, counters: Mapping[str, float], floor: float, predicted: Mapping[str, float]) -> None:
+        """Go on from a snapshot; call before anything waits."""
+        self._counters = dict(counters)
+        self._floor = floor
+        self._predicted = OrderedDict(predicted)
+
+    def _charge(self, tenant_id: str, units: float) -> None:
+        counter = self.counter(tenant_id) + units / self._weights.get(tenant_id, 1.0)
+        self._counters[tenant_id] = counter
+        for band in BANDS if self.waiting(tenant_id) else ():
+            lane = self._lanes[band].get(tenant_id)
+            if lane is not None:
+                self._offer(band, lane)
+
+    def _keep_floor(self, tenant_id: str) -> None:
+        if not self._by_key:
+            self._floor = self.counter(tenant_id)
+
+    def _forget_counter(self, tenant_id: str) -> None:
+        """Drop a counter that a return would lift to the same value anyway."""
+        if not self.waiting(tenant_id) and self.counter(tenant_id) <= self._lift_to():
+            self._counters.pop(tenant_id, None)
+
+    def _offer(self, band: str, lane: _Lane) -> None:
+        self._sequence += 1
+        lane.version = self._sequence
+        heap = self._heaps[band]
+        head = lane.queue[0]
+        heapq.heappush(heap, (self.counter(lane.tenant_id), head.arrived_ms, lane.tenant_id, lane.version))
+        lanes = self._lanes[band]
+        if len(heap) > 64 + 4 * len(lanes):
+            heap[:] = [entry for entry in heap if self._live(band, entry)]
+            heapq.heapify(heap)
+
+    def _live(self, band: str, entry: tuple[float, int, str, int]) -> bool:
+        lane = self._lanes[band].get(entry[2])
+        return lane is not None and lane.version == entry[3]
+
+    def _best(self, band: str) -> _Lane | None:
+        heap = self._heaps[band]
+        while heap:
+            if self._live(band, heap[0]):
+                return self._lanes[band][heap[0][2]]
+            heapq.heappop(heap)
+        return None
+
+    def _lift_to(self) -> float:
+        """The least counter of those waiting, or where the last one that waited left."""
+        counters = [self.counter(lane.tenant_id) for band in BANDS if (lane := self._best(band)) is not None]
+        return min(counters) if counters else self._floor
+
+    def _forget(self, waiting: Waiting) -> None:
+        waiting.gone = True
+        del self._by_key[waiting.key]
+        left = self._waiting_of[waiting.tenant_id] - 1
+        if left:
+            self._waiting_of[waiting.tenant_id] = left
+        else:
+            del self._waiting_of[waiting.tenant_id]

@@ -1,0 +1,61 @@
+"""The seams of the system: what agents, sinks and engines need from the outside world.
+
+Each port has one behaviour suite in ``tests/contract`` that every implementation passes. A
+docstring says what blocks, what raises and who calls. Values are plain: agents never see Kafka,
+Redis, HTTP or ClickHouse types.
+"""
+
+from __future__ import annotations
+
+from fairlane.ports.admission import (
+    Admission,
+    AdmissionOutcome,
+    AdmissionRequest,
+    AdmissionStore,
+    Answered,
+    Settled,
+    Settlement,
+    TenantUsage,
+)
+from fairlane.ports.log import (
+    LogConsumer,
+    LogReader,
+    Outgoing,
+    OwnershipLost,
+    Position,
+    Publisher,
+    RebalanceListener,
+    Record,
+    TopicPartition,
+)
+from fairlane.ports.provider import Call, Completion, Delta, Provider, ProviderError
+from fairlane.ports.stage import Done, Engine, Restored, Stage
+
+__all__ = [
+    "Admission",
+    "AdmissionOutcome",
+    "AdmissionRequest",
+    "AdmissionStore",
+    "Answered",
+    "Call",
+    "Completion",
+    "Delta",
+    "Done",
+    "Engine",
+    "LogConsumer",
+    "LogReader",
+    "Outgoing",
+    "OwnershipLost",
+    "Position",
+    "Provider",
+    "ProviderError",
+    "Publisher",
+    "RebalanceListener",
+    "Record",
+    "Restored",
+    "Settled",
+    "Settlement",
+    "Stage",
+    "TenantUsage",
+    "TopicPartition",
+]

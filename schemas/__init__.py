@@ -1,0 +1,1 @@
+"""Wire contracts: frozen, strict pydantic models, the topic registry and the error table. No I/O."""

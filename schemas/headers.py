@@ -1,0 +1,58 @@
+"""Record headers: CloudEvents 1.0.2 Kafka binary mode, W3C Trace Context, and our own internal ones.
+
+CloudEvents: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+Trace Context: https://www.w3.org/TR/trace-context/
+"""
+
+from __future__ import annotations
+
+import re
+
+Headers = tuple[tuple[str, bytes], ...]
+
+TRACEPARENT = "traceparent"
+TICKET = "fairlane-ticket"
+DISPATCH = "fairlane-dispatch"
+SOURCE = "fairlane-source"
+"""``topic/partition/offset`` of the record this one was made from: lets a new owner of a partition
+see which of its predecessor's effects already stand in the log."""
+SLOT = "fairlane-slot"
+"""``pool/group`` of the slot a terminal result frees."""
+REDRIVE = "fairlane-redrive"
+"""The dead letter a request was redriven from."""
+
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_EMPTY_TRACE = b"0" * 32
+
+
+def header(headers: Headers, name: str) -> bytes | None:
+    """The first value of a header, or None."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+def trace_id(traceparent: bytes | None) -> str | None:
+    """The trace id inside a ``traceparent``; None if it is absent or malformed (the field is optional)."""
+    if traceparent is None:
+        return None
+    match = _TRACEPARENT.fullmatch(traceparent)
+    return match[1].decode() if match and match[1] != _EMPTY_TRACE else None
+
+
+def source_header(topic: str, partition: int, offset: int) -> tuple[str, bytes]:
+    """The :data:`SOURCE` header for an effect of the given record."""
+    return SOURCE, f"{topic}/{partition}/{offset}".encode()
+
+
+def cloud_event(event_type: str, event_id: str, source: str, time: str) -> Headers:
+    """The CloudEvents attributes of a record whose value is JSON."""
+    return (
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event_id.encode()),
+        ("ce_type", event_type.encode()),
+        ("ce_source", source.encode()),
+        ("ce_time", time.encode()),
+        ("content-type", b"application/json"),
+    )

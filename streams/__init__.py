@@ -1,0 +1,1 @@
+"""How records flow: the topology, the engines that feed stages, consumers and assignment."""

@@ -1,0 +1,122 @@
+"""Records as other clients may write them: names of headers in any bytes, batches in any compression."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+
+from fairlane.adapters.kafka_reader import KafkaReader
+from fairlane.adapters.kafka_topics import create_topics
+from fairlane.ports import Record, TopicPartition
+from fairlane.streams.kafka_consumer import KafkaConsumer
+from tests.integration.test_faust_engine import Log, Stage
+
+BAD = b"\xff\xfe name"
+
+
+class RawName(str):
+    """A header name that is written as bytes of its own."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object) -> bytes:
+        return BAD
+
+
+@pytest.fixture
+async def topic(kafka_bootstrap: str) -> str:
+    prefix = f"t{uuid.uuid4().hex}."
+    await create_topics(kafka_bootstrap, prefix)
+    return prefix + "requests"
+
+
+@pytest.fixture
+async def producer(kafka_bootstrap: str) -> AsyncIterator[AIOKafkaProducer]:
+    producer = AIOKafkaProducer(bootstrap_servers=kafka_bootstrap)
+    await producer.start()
+    yield producer
+    await producer.stop()
+
+
+async def write(producer: AIOKafkaProducer, topic: str, *names: str) -> None:
+    """One batch, a record for each header name."""
+    batch = BatchBuilder(100_000, 0)
+    batch._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 100_000)
+    for number, name in enumerate(names):
+        batch.append(timestamp=None, key=b"k", value=f"v{number}".encode(), headers=[(name, b"x")])
+    await (await producer.send_batch(batch, topic, partition=0))
+
+
+class Listening:
+    async def assigned(self, partitions: frozenset[TopicPartition]) -> None: ...
+
+    async def revoked(self, partitions: frozenset[TopicPartition]) -> None: ...
+
+
+async def consumed(bootstrap: str, topic: str, count: int) -> list[Record]:
+    consumer = KafkaConsumer(bootstrap, f"g{uuid.uuid4().hex}", [topic])
+    await consumer.start(Listening())
+    records: list[Record] = []
+    try:
+        while len(records) < count:
+            for found in (await consumer.poll(2, 1000)).values():
+                records += found
+    finally:
+        await consumer.stop()
+    return records
+
+
+async def followed(bootstrap: str, topic: str) -> list[Record]:
+    reader = KafkaReader(bootstrap)
+    await reader.start()
+    try:
+        ends = await reader.ends(topic)
+        return [each async for batch in reader.read(topic, dict.fromkeys(ends, 0), ends) for each in batch]
+    finally:
+        await reader.stop()
+
+
+async def test_a_header_name_that_is_no_text_stops_no_reader_and_loses_no_record(
+    kafka_bootstrap: str, topic: str, producer: AIOKafkaProducer
+) -> None:
+    await write(producer, topic, "a", "b", RawName("?"), "c")
+    await write(producer, topic, RawName("?"))
+    await write(producer, topic, "d")
+    for records in (await consumed(kafka_bootstrap, topic, 6), await followed(kafka_bootstrap, topic)):
+        assert [(r.offset, r.value) for r in records] == list(enumerate([b"v0", b"v1", b"v2", b"v3", b"v0", b"v0"]))
+        assert [name for r in records for name, _ in r.headers] == [
+            "a", "b", "\ufffd\ufffd name", "c", "\ufffd\ufffd name", "d",
+        ]  # fmt: skip
+        assert {value for r in records for _, value in r.headers} == {b"x"}
+
+
+async def test_a_header_name_that_is_no_text_does_not_stop_the_gates_engine(
+    kafka_bootstrap: str, topic: str, producer: AIOKafkaProducer, tmp_path: Path
+) -> None:
+    await write(producer, topic, "a", RawName("?"), "b")
+    reader, stage, stopping = KafkaReader(kafka_bootstrap), Stage(), asyncio.Event()
+    await reader.start()
+    log = Log(kafka_bootstrap, tmp_path, reader, producer, topic)
+    running = asyncio.create_task(log.engine(stage).run(stopping))
+    await stage.until(lambda: len(stage.delivered) == 3)
+    stopping.set()
+    await running
+    await reader.stop()
+    assert stage.delivered == [(0, 0), (0, 1), (0, 2)]
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+async def test_records_in_any_compression_of_the_protocol_are_read(
+    kafka_bootstrap: str, topic: str, codec: str
+) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=kafka_bootstrap, compression_type=codec) as producer:
+        await producer.send_and_wait(topic, b"some text " * 1000, partition=0)
+    [record] = await consumed(kafka_bootstrap, topic, 1)
+    assert record.value == b"some text " * 1000

@@ -1,0 +1,53 @@
+"""When a consumer fetches."""
+
+from __future__ import annotations
+
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+from aiokafka.consumer.fetcher import Fetcher
+
+from fairlane.adapters.kafka_fetching import PARTIAL_WAIT_MS, include_taken_partitions
+
+
+class StubFetcher:
+    def __init__(self) -> None:
+        self._records: dict[str, object] = {}
+        self._fetch_max_wait_ms = 500
+        self._prefetch_backoff = 0.1
+
+    def _get_actions_per_node(self, assignment: Any) -> int:
+        return self._fetch_max_wait_ms
+
+
+def planned(fetcher: StubFetcher) -> int:
+    return fetcher._get_actions_per_node(SimpleNamespace(tps={"a", "b"}))
+
+
+def test_a_fetch_that_leaves_a_partition_out_is_short() -> None:
+    fetcher = StubFetcher()
+    include_taken_partitions(SimpleNamespace(_fetcher=fetcher))
+    assert planned(fetcher) == 500
+    fetcher._records["a"] = object()
+    assert planned(fetcher) == PARTIAL_WAIT_MS
+    fetcher._records.clear()
+    assert planned(fetcher) == 500
+
+
+def test_records_of_a_partition_that_went_away_do_not_shorten_fetches() -> None:
+    fetcher = StubFetcher()
+    include_taken_partitions(SimpleNamespace(_fetcher=fetcher))
+    fetcher._records["gone"] = object()
+    assert planned(fetcher) == 500
+
+
+def test_the_client_still_plans_its_fetches_by_these_names() -> None:
+    source = inspect.getsource(Fetcher)
+    names = (
+        "self._get_actions_per_node(",
+        "self._records",
+        "self._fetch_max_wait_ms,",
+        "backoff=self._prefetch_backoff",
+    )
+    assert [name for name in names if name not in source] == []

@@ -1,0 +1,32 @@
+"""A tenant's lane records are spread over its hand, and a flood leaves others a free partition."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fairlane.policy.lanes import HAND, LanePlacer, hand
+
+
+def test_a_hand_is_stable_distinct_and_of_its_size() -> None:
+    assert hand("acme", 16) == hand("acme", 16)
+    assert len(set(hand("acme", 16))) == HAND
+
+
+def test_few_partitions_make_a_smaller_hand() -> None:
+    assert sorted(hand("acme", 2)) == [0, 1]
+
+
+def test_a_flood_stays_in_its_hand_and_is_even_there() -> None:
+    placer = LanePlacer(16)
+    placed = Counter(placer.place("flood") for _ in range(400))
+    assert set(placed) == set(hand("flood", 16))
+    assert set(placed.values()) == {100}
+
+
+def test_a_light_tenant_is_placed_off_the_flood_where_its_hand_allows() -> None:
+    placer = LanePlacer(64)
+    for _ in range(1000):
+        placer.place("flood")
+    free = [name for name in (f"t{i}" for i in range(200)) if set(hand(name, 64)) - set(hand("flood", 64))]
+    assert len(free) == 200
+    assert all(placer.place(name) not in hand("flood", 64) for name in free)
