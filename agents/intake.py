@@ -12,6 +12,7 @@ from fairlane.policy.pricing import PriceRow, cost, price_at
 from fairlane.policy.routing import Candidate, Choice, NoRoute, choose
 from fairlane.policy.tokens import PromptTokens, count_prompt
 from fairlane.ports import Record
+from fairlane.ports.log import Fault
 from fairlane.schemas.base import timestamp_from_ms, timestamp_to_ms
 from fairlane.schemas.codec import DecodeError, shown_name
 from fairlane.schemas.errors import ErrorCode, ErrorDetail, error
@@ -21,6 +22,19 @@ from fairlane.schemas.request import Request
 from fairlane.schemas.request_codec import decode_request, fingerprint, readable_ids
 from fairlane.schemas.result import Status
 from fairlane.schemas.tenant import Tenant, TenantStatus
+
+_UNREADABLE = {
+    Fault.TOO_LARGE: error(
+        ErrorCode.TOO_LARGE,
+        "the compressed batch of this record holds more than is unpacked",
+        hint="Let the producer make smaller batches (its batch.size).",
+    ),
+    Fault.DAMAGED: error(
+        ErrorCode.INVALID_JSON,
+        "the compressed batch of this record cannot be unpacked",
+        hint="Send the request again; if that happens often, look for a fault of the broker's disk.",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +75,8 @@ def examine(record: Record, view: ConfigView, limits: IntakeLimits, now_ms: int)
     """Decode, check tenant, model and deadline, choose a route and price it at its maximum."""
     value = record.value or b""
     try:
+        if record.fault is not None:
+            raise DecodeError(_UNREADABLE[record.fault])
         request, document = decode_request(record.value, limits.max_request_bytes)
     except DecodeError as failure:
         ids = readable_ids(value) if len(value) <= 4 * limits.max_request_bytes else None

@@ -18,8 +18,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, errors, struct
 from aiokafka.consumer.fetcher import FetchResult
 
 from fairlane.adapters.kafka_fetching import include_taken_partitions
-from fairlane.adapters.kafka_header_names import tolerate_header_names
-from fairlane.adapters.kafka_reader import record_of
+from fairlane.adapters.kafka_foreign_records import record_of, tolerate_foreign_records
 from fairlane.errors import Fatal, Retry
 from fairlane.ports import OwnershipLost, Position, RebalanceListener, Record, TopicPartition
 from fairlane.streams.assignor import PolicyAssignor, sticky_assignor
@@ -132,7 +131,7 @@ class KafkaConsumer:
             await consumer.stop()
             raise
         include_taken_partitions(consumer)
-        tolerate_header_names(consumer)
+        tolerate_foreign_records(consumer)
         self._lease.listen(consumer._coordinator)
         self._consumer = consumer
         self._started = self._fetched = time.monotonic()

@@ -14,20 +14,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
-from fairlane.adapters.kafka_header_names import tolerate_header_names
+from fairlane.adapters.kafka_foreign_records import record_of, tolerate_foreign_records
 from fairlane.errors import Fatal, Retry
 from fairlane.ports import Position, Record
 
 IDLE_MS = 500
 """A follower hears from us this often while nothing arrives."""
 BATCH_RECORDS = 1_000
-
-
-def record_of(message: Any) -> Record:
-    """Our record for aiokafka's."""
-    return Record(
-        message.topic, message.partition, message.offset, message.timestamp, message.key, message.value, message.headers
-    )
 
 
 class KafkaReader:
@@ -110,7 +103,7 @@ class KafkaReader:
             with self._described(topic):
                 async with asyncio.timeout(self._answer_timeout_s):
                     await consumer.start()
-                    tolerate_header_names(consumer)
+                    tolerate_foreign_records(consumer)
                     await consumer._client._wait_on_metadata(topic)
                 consumer.assign(list(left))
                 for tp in left:

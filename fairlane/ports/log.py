@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from fairlane.schemas.headers import Headers
@@ -17,9 +18,21 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+class Fault(StrEnum):
+    """Why a record stands in the log that cannot be read: a stage answers it like any bad value."""
+
+    TOO_LARGE = "too_large"
+    """Its batch holds, unpacked, more than a reader takes in."""
+    DAMAGED = "damaged"
+    """Its batch is not what the named codec writes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record read from the log; ``timestamp_ms`` is the record's own, never the reader's clock."""
+    """A record read from the log; ``timestamp_ms`` is the record's own, never the reader's clock.
+
+    One with a ``fault`` has no key, value or headers: they could not be read.
+    """
 
     topic: str
     partition: int
@@ -28,6 +41,7 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    fault: Fault | None = None
 
     @property
     def tp(self) -> TopicPartition:

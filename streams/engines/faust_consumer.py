@@ -22,7 +22,7 @@ from faust.types import TP, ConsumerMessage
 from mode.threads import WorkerThread
 
 from fairlane.adapters.kafka_fetching import include_taken_partitions
-from fairlane.adapters.kafka_header_names import tolerate_header_names
+from fairlane.adapters.kafka_foreign_records import record_of, tolerate_foreign_records
 from fairlane.errors import Retry
 from fairlane.ports import OwnershipLost, Position, Record, TopicPartition
 from fairlane.streams.lease import Lease
@@ -109,7 +109,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         """Start the consumer."""
         await super().on_start()
         consumer = self._ensure_consumer()
-        tolerate_header_names(consumer)
+        tolerate_foreign_records(consumer)
         include_taken_partitions(consumer)
         self.lease.listen(consumer._coordinator)
 
@@ -209,7 +209,7 @@ class BatchConsumer(Consumer):
             self._gather_s = GATHER_S
         self.feed.polled()
         yield self._event(
-            Polled(epoch, {TopicPartition(*tp): [_record(each) for each in batch] for tp, batch in polled.items()})
+            Polled(epoch, {TopicPartition(*tp): [record_of(each) for each in batch] for tp, batch in polled.items()})
         )
 
     def _event(self, polled: Polled) -> tuple[TP, ConsumerMessage]:
@@ -275,7 +275,3 @@ class BatchTransport(Transport):
     """Faust's aiokafka transport with our consumer."""
 
     Consumer = BatchConsumer
-
-
-def _record(raw: Any) -> Record:
-    return Record(raw.topic, raw.partition, raw.offset, raw.timestamp, raw.key, raw.value, tuple(raw.headers))

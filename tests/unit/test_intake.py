@@ -10,6 +10,7 @@ import pytest
 from fairlane.agents.config_view import ConfigView, ModelEntry, price_row
 from fairlane.agents.intake import Accepted, IntakeLimits, Refused, examine
 from fairlane.ports import Record
+from fairlane.ports.log import Fault
 from fairlane.schemas.base import timestamp_to_ms
 from fairlane.schemas.catalog import Model, Pool, Provider
 from fairlane.schemas.headers import Headers
@@ -186,3 +187,13 @@ def test_a_refusal_never_repeats_what_was_sent() -> None:
     for change in ({"body": {"temperature": "s3cret"}}, {"priority": "s3cret"}, {"deadline": "s3cret"}):
         item = refused(request(**change))
         assert "s3cret" not in item.detail.model_dump_json()
+
+
+@pytest.mark.parametrize(("fault", "code"), [(Fault.TOO_LARGE, "too_large"), (Fault.DAMAGED, "invalid_json")])
+def test_a_record_whose_batch_cannot_be_unpacked_is_refused_without_ids(fault: Fault, code: str) -> None:
+    refused = examine(Record("requests", 0, 7, NOW_MS, None, None, (), fault), VIEW, LIMITS, NOW_MS)
+    assert isinstance(refused, Refused)
+    assert refused.ids is None
+    assert refused.detail.code == code
+    assert "compressed batch" in refused.detail.message
+    assert refused.detail.hint

@@ -1,0 +1,1 @@
+"""The corpus of bad input, its mutations, the oracle that says what each must get, and the run that compares."""
