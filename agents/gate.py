@@ -33,8 +33,8 @@ from fairlane.ports import (
     TopicPartition,
 )
 from fairlane.schemas.codec import DecodeError, decode
-from fairlane.schemas.decision import DecisionKind, Reason
 from fairlane.schemas.errors import ErrorCode, ErrorDetail, error
+from fairlane.schemas.headers import identity_header
 from fairlane.schemas.request_codec import readable_ids
 from fairlane.schemas.result import Result
 from fairlane.telemetry import Metrics, get_logger
@@ -209,12 +209,10 @@ class Gate:
                 detail = error(ErrorCode.REQUEST_ID_REUSED, field="request_id")
                 return outcomes.dead_letter(record, detail, ids, version, now_ms)
             case AdmissionOutcome.DUPLICATE:
-                reason = Reason(code="duplicate", message="this request is known; its one result answers it")
-                return outcomes.decided(record, DecisionKind.DUPLICATE, ids, reason, version, now_ms)
+                return outcomes.duplicate(record, ids, version, now_ms)
             case AdmissionOutcome.JOINED:
-                owner = admission.owner_request_id
-                reason = Reason(code="joined", message=f"{owner} has this idempotency key and is in flight")
-                return outcomes.decided(record, DecisionKind.JOINED, ids, reason, version, now_ms)
+                owner = admission.owner_request_id or ""
+                return outcomes.joined(record, owner, _answering(record, item), version, now_ms)
             case AdmissionOutcome.REPLAY:
                 assert admission is not None
                 stored = await self._stored(admission, _answering(record, item))
@@ -367,6 +365,7 @@ def _answer_for(record: Record, admission: Admission, asking: Answering) -> Resu
 
 
 def _answering(record: Record, item: Accepted | Refused) -> Answering:
+    identity = identity_header(source_of(record), item.fingerprint)[1].decode()
     if isinstance(item, Accepted):
         job = item.job
         return Answering(
@@ -376,6 +375,7 @@ def _answering(record: Record, item: Accepted | Refused) -> Answering:
             priority=job.priority,
             labels=job.labels,
             received_ms=record.timestamp_ms,
+            identity=identity,
         )
     assert item.ids is not None
     return Answering(
@@ -385,6 +385,7 @@ def _answering(record: Record, item: Accepted | Refused) -> Answering:
         priority=item.priority,
         labels=item.labels or {},
         received_ms=record.timestamp_ms,
+        identity=identity,
     )
 
 

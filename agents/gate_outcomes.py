@@ -17,7 +17,17 @@ from fairlane.schemas.codec import encode
 from fairlane.schemas.dead_letter import DeadLetter
 from fairlane.schemas.decision import Decision, DecisionKind, Reason
 from fairlane.schemas.errors import ErrorCode, ErrorDetail, error
-from fairlane.schemas.headers import SOURCE, TICKET, TRACEPARENT, Headers, header, trace_id
+from fairlane.schemas.headers import (
+    IDENTITY,
+    JOINED,
+    SOURCE,
+    TICKET,
+    TRACEPARENT,
+    Headers,
+    header,
+    identity_header,
+    trace_id,
+)
 from fairlane.schemas.result import Cost, Result, Status, Timings, Usage
 from fairlane.schemas.topics import request_key
 
@@ -35,7 +45,8 @@ class GateOutcomes:
     def admitted(self, record: Record, accepted: Accepted, admission: Admission, partition: int) -> list[Outgoing]:
         """The lane record and the decision."""
         job, ticket = accepted.job, accepted.ticket
-        headers: Headers = ((TICKET, encode(ticket)), (SOURCE, source_of(record)))
+        identity = identity_header(source_of(record), accepted.fingerprint)
+        headers: Headers = ((TICKET, encode(ticket)), (SOURCE, source_of(record)), identity)
         if job.traceparent is not None:
             headers = (*headers, (TRACEPARENT, job.traceparent.encode()))
         lane = Outgoing(
@@ -67,17 +78,22 @@ class GateOutcomes:
             self._decision(record, kind, ids, reason, job.config_version, timestamp_to_ms(job.admitted_at), attributes),
         ]
 
-    def decided(
-        self,
-        record: Record,
-        kind: DecisionKind,
-        ids: tuple[str, str],
-        reason: Reason,
-        config_version: str,
-        now_ms: int,
+    def duplicate(self, record: Record, ids: tuple[str, str], config_version: str, now_ms: int) -> list[Outgoing]:
+        """A decision alone: the answer comes, or came, because of another record."""
+        reason = Reason(code="duplicate", message="this request is known; its one result answers it")
+        return [self._decision(record, DecisionKind.DUPLICATE, ids, reason, config_version, now_ms, {})]
+
+    def joined(
+        self, record: Record, owner: str, answering: Answering, config_version: str, now_ms: int
     ) -> list[Outgoing]:
-        """A decision alone: the answer comes, or came, from elsewhere."""
-        return [self._decision(record, kind, ids, reason, config_version, now_ms, {})]
+        """A decision alone, with all that is needed to answer once ``owner`` is answered."""
+        reason = Reason(code="joined", message=f"{owner} has this idempotency key and is in flight")
+        extra = (
+            (JOINED, orjson.dumps({"owner": owner, "answering": answering.encode().decode()})),
+            (IDENTITY, answering.identity.encode()),
+        )
+        ids = (answering.tenant_id, answering.request_id)
+        return [self._decision(record, DecisionKind.JOINED, ids, reason, config_version, now_ms, {}, extra)]
 
     def refused(self, record: Record, refused: Refused, config_version: str, now_ms: int) -> list[Outgoing]:
         """The rejected or expired result and the decision; needs ids."""
@@ -102,8 +118,11 @@ class GateOutcomes:
         kind = DecisionKind.EXPIRED if refused.status is Status.EXPIRED else DecisionKind.REJECTED
         reason = _reason(refused.detail)
         traceparent = header(record.headers, TRACEPARENT)
+        traceparent = traceparent if trace_id(traceparent) else None
+        # Of an unknown tenant nothing is remembered.
+        extra = (identity_header(source_of(record), refused.fingerprint),) if refused.tenant_known else ()
         return [
-            self._public.result(result, source_of(record), traceparent=traceparent if trace_id(traceparent) else None),
+            self._public.result(result, source_of(record), traceparent=traceparent, extra=extra),
             self._decision(record, kind, refused.ids, reason, config_version, now_ms, {}),
         ]
 
@@ -147,7 +166,7 @@ class GateOutcomes:
         )
         ids = (result.tenant_id, result.request_id)
         return [
-            self._public.result(result, source_of(record)),
+            self._public.result(result, source_of(record), extra=((IDENTITY, answering.identity.encode()),)),
             self._decision(record, DecisionKind.REPLAYED, ids, reason, config_version, now_ms, {}),
         ]
 
@@ -160,6 +179,7 @@ class GateOutcomes:
         config_version: str,
         now_ms: int,
         attributes: Mapping[str, str],
+        extra: Headers = (),
     ) -> Outgoing:
         source, traceparent = source_of(record), header(record.headers, TRACEPARENT)
         trace = trace_id(traceparent)
@@ -175,13 +195,13 @@ class GateOutcomes:
             config_version=config_version,
             trace_id=trace,
         )
-        return self._public.decision(decision, source, traceparent=traceparent if trace else None)
+        return self._public.decision(decision, source, traceparent=traceparent if trace else None, extra=extra)
 
 
 class Answering:
     """Who is answered by a stored result: the parts of the asking request that its answer repeats."""
 
-    __slots__ = ("idempotency_key", "labels", "priority", "received_ms", "request_id", "tenant_id")
+    __slots__ = ("idempotency_key", "identity", "labels", "priority", "received_ms", "request_id", "tenant_id")
 
     def __init__(
         self,
@@ -192,6 +212,7 @@ class Answering:
         priority: str | None,
         labels: Mapping[str, str],
         received_ms: int,
+        identity: str,
     ) -> None:
         self.tenant_id = tenant_id
         self.request_id = request_id
@@ -199,6 +220,8 @@ class Answering:
         self.priority = priority
         self.labels = dict(labels)
         self.received_ms = received_ms
+        self.identity = identity
+        """The value of the ``fairlane-identity`` header of its result."""
 
     def encode(self) -> bytes:
         """As kept by the admission store for a request that joined another."""

@@ -31,14 +31,16 @@ class PublicRecords:
         headers = self._headers(RESULT_SCHEMA, key.decode(), time, source, traceparent) + extra
         return Outgoing(self._names.results, key, encode(result), headers)
 
-    def decision(self, decision: Decision, source: bytes, *, traceparent: bytes | None = None) -> Outgoing:
+    def decision(
+        self, decision: Decision, source: bytes, *, traceparent: bytes | None = None, extra: Headers = ()
+    ) -> Outgoing:
         """A decision, keyed by its request, or by its own id where there is none."""
         if decision.tenant_id is not None and decision.request_id is not None:
             key = request_key(decision.tenant_id, decision.request_id)
         else:
             key = decision.decision_id.encode()
         time = format_timestamp(decision.event_time)
-        headers = self._headers(DECISION_SCHEMA, decision.decision_id, time, source, traceparent)
+        headers = self._headers(DECISION_SCHEMA, decision.decision_id, time, source, traceparent) + extra
         return Outgoing(self._names.decisions, key, encode(decision), headers)
 
     def attempt(self, attempt: Attempt, source: bytes, *, traceparent: bytes | None = None) -> Outgoing:

@@ -25,7 +25,7 @@ from fairlane.schemas.base import timestamp_from_ms
 from fairlane.schemas.codec import decode, encode
 from fairlane.schemas.decision import Decision, DecisionKind, Reason
 from fairlane.schemas.errors import ErrorCode, error
-from fairlane.schemas.headers import DISPATCH, SOURCE, TICKET, TRACEPARENT, Headers, header
+from fairlane.schemas.headers import DISPATCH, IDENTITY, SOURCE, TICKET, TRACEPARENT, Headers, header, only
 from fairlane.schemas.job import Dispatch, Job, Ticket
 from fairlane.schemas.result import Status
 from fairlane.schemas.scheduler_state import SchedulerState
@@ -260,7 +260,7 @@ class PoolScheduler:
         source = source_of(record)
         dispatch = encode(Dispatch(epoch=self._inherited.epoch, dispatched_ms=now_ms))
         headers: Headers = ((DISPATCH, dispatch), (SOURCE, source))
-        headers += tuple(item for item in record.headers if item[0] in (TICKET, TRACEPARENT))
+        headers += only(record.headers, TICKET, TRACEPARENT, IDENTITY)
         self._slots.take(group, key, _Bound(pick.charge, lane.admission))
         self.changed = True
         waited_ms = max(0, now_ms - ticket.admitted_ms)
@@ -307,7 +307,7 @@ class PoolScheduler:
         self._write(
             [
                 self._public.decision(decision, source),
-                self._public.result(result, source, traceparent=traceparent),
+                self._public.result(result, source, traceparent=traceparent, extra=only(record.headers, IDENTITY)),
             ],
             lane,
             lambda: None,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from fairlane.agents.effects import Effect, effects_since, first_timestamp, source_of, source_prefix
 from fairlane.agents.gate_outcomes import Answering, replay_of, without_response
 from fairlane.agents.outgoing import PublicRecords
+from fairlane.agents.settlement import settlement_of
 from fairlane.agents.topic_names import TopicNames
 from fairlane.clock import Clock
 from fairlane.errors import Poison, Retry
@@ -25,11 +26,11 @@ from fairlane.ports import (
     Record,
     Restored,
     Settled,
-    Settlement,
     TopicPartition,
 )
 from fairlane.schemas.codec import DecodeError, decode
-from fairlane.schemas.result import Result, Status
+from fairlane.schemas.headers import IDENTITY
+from fairlane.schemas.result import Result
 from fairlane.schemas.topics import request_key
 from fairlane.telemetry import Metrics, get_logger
 
@@ -97,7 +98,9 @@ class Settle:
                 self._metrics.inc("settle_results_total", first="invalid")
                 _log.warning("settle_skipped", partition=record.partition, offset=record.offset, error=str(failure))
                 done(record)
-        settled = await self._store.settle([self._settlement(record, result) for record, result in results])
+        settled = await self._store.settle(
+            [settlement_of(record, result, self._names, self._ttl_s) for record, result in results]
+        )
         answered: list[Answered] = []
         for (record, result), outcome in zip(results, settled, strict=True):
             self._metrics.inc("settle_results_total", first=str(outcome.first).lower())
@@ -128,18 +131,6 @@ class Settle:
         """Nothing beside the offsets."""
         return ""
 
-    def _settlement(self, record: Record, result: Result) -> Settlement:
-        final = result.status is Status.SUCCEEDED or (result.error is not None and not result.error.retryable)
-        return Settlement(
-            tenant_id=result.tenant_id,
-            request_id=result.request_id,
-            idempotency_key=_key(result),
-            cost_nano_usd=result.cost.nano_usd,
-            answer=f"{record.partition}/{record.offset}",
-            replayable=final and result.status is not Status.CANCELLED,
-            ttl_s=self._ttl_s,
-        )
-
     async def _answer_followers(self, record: Record, result: Result, settled: Settled) -> None:
         """Write what is missing. A record may come again while its answers are on their way, or after the
         store failed behind them, so the log is asked before anything is written a second time.
@@ -153,20 +144,26 @@ class Settle:
             if begun.acks:
                 await asyncio.wait(begun.acks)
             self._written |= await effects_since(self._reader, [self._names.results], begun.since_ms, (source,))
-        replays = [
-            replay_of(result, Answering.decode(envelope), version, now_ms)
+        asking = [
+            Answering.decode(envelope)
             for follower, envelope in settled.followers
             if Effect(self._names.results, source, request_key(result.tenant_id, follower)) not in self._written
         ]
+        replays = [(replay_of(result, each, version, now_ms), each.identity) for each in asking]
         refused = await self._write(begun, source, replays)
-        await self._write(begun, source, [without_response(replay) for replay in refused])
+        await self._write(begun, source, [(without_response(replay), identity) for replay, identity in refused])
 
-    async def _write(self, begun: _Begun, source: bytes, replays: Sequence[Result]) -> list[Result]:
+    async def _write(
+        self, begun: _Begun, source: bytes, replays: Sequence[tuple[Result, str]]
+    ) -> list[tuple[Result, str]]:
         """Those that are larger than a record can be. Raises Retry if one was not acknowledged."""
         if not self._lease_ok():
             # Whoever owns the partition by now answers them.
             raise Retry("the lease on the partitions is not certain", after=LEASE_WAIT_S)
-        acks = [self._publisher.send(self._public.result(replay, source)) for replay in replays]
+        acks = [
+            self._publisher.send(self._public.result(replay, source, extra=((IDENTITY, identity.encode()),)))
+            for replay, identity in replays
+        ]
         begun.acks = acks
         if acks:
             # Not gather: cut short, it would cancel the acknowledgements.
@@ -176,7 +173,3 @@ class Settle:
             if failure is not None and not isinstance(failure, Poison):
                 raise failure
         return [replay for replay, failure in zip(replays, failures, strict=True) if failure is not None]
-
-
-def _key(result: Result) -> str:
-    return result.idempotency_key or result.request_id

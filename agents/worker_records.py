@@ -23,7 +23,7 @@ from fairlane.schemas.codec import DecodeError, decode
 from fairlane.schemas.dead_letter import DeadLetter
 from fairlane.schemas.decision import Decision, DecisionKind, Reason
 from fairlane.schemas.errors import ErrorCode, ErrorDetail, error
-from fairlane.schemas.headers import SLOT, TICKET, TRACEPARENT, header, trace_id
+from fairlane.schemas.headers import IDENTITY, SLOT, TICKET, TRACEPARENT, header, only, trace_id
 from fairlane.schemas.job import Job, Ticket
 from fairlane.schemas.result import Cost, Result, Route, Status, Timings, Usage
 
@@ -227,8 +227,8 @@ class WorkerRecords:
             ),
             config_version=config_version,
         )
-        slot = (SLOT, self._slot(record, Usage()))
-        return self._public.result(result, source, traceparent=_traceparent(record), extra=(slot,))
+        extra = ((SLOT, self._slot(record, Usage())), *only(record.headers, IDENTITY))
+        return self._public.result(result, source, traceparent=_traceparent(record), extra=extra)
 
     def _result(
         self,
@@ -272,8 +272,8 @@ class WorkerRecords:
             labels=job.labels,
             config_version=job.config_version,
         )
-        slot = (SLOT, self._slot(work.record, usage))
-        return self._public.result(result, work.source, traceparent=work.traceparent, extra=(slot,))
+        extra = ((SLOT, self._slot(work.record, usage)), *only(work.record.headers, IDENTITY))
+        return self._public.result(result, work.source, traceparent=work.traceparent, extra=extra)
 
     def _slot(self, record: Record, usage: Usage) -> bytes:
         pool = self._names.pool_of(record.topic)

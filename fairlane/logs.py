@@ -36,8 +36,8 @@ LOG_FIELDS = frozenset({
     "code", "status", "reason", "hint", "field", "attempt", "http_status", "exit_code", "signal", "operation",
     "error", "exception", "dropped_fields",
     # how much
-    "records", "rows", "bytes", "count", "limit", "used", "waiting", "in_flight", "unfinished", "lag",
-    "after_s", "duration_ms", "timeout_ms", "delay_ms", "version",
+    "records", "results", "joined", "rows", "bytes", "count", "limit", "used", "waiting", "in_flight", "unfinished",
+    "lag", "after_s", "duration_ms", "timeout_ms", "delay_ms", "version",
 })  # fmt: skip
 """The only field names of the log. Anything else is dropped, and its name told in ``dropped_fields``."""
 

@@ -75,6 +75,7 @@ METRICS: Mapping[str, MetricSpec] = _table(
     # Admission store
     _histogram("store_seconds", "Round trips to the admission store.", "operation"),
     _counter("store_failures_total", "Round trips to the admission store that failed.", "operation"),
+    _counter("store_rebuilds_total", "Times an emptied admission store was filled again from the log."),
     # Dispatcher
     _gauge("dispatcher_waiting_records", "Records waiting in the lanes.", "pool", "tenant"),
     _gauge("dispatcher_slots_busy", "Slots of the pool in use.", "pool"),

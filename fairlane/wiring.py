@@ -19,7 +19,9 @@ from fairlane.agents.config_follower import ConfigFollower
 from fairlane.agents.dispatcher import Dispatcher
 from fairlane.agents.gate import Gate, GateSettings
 from fairlane.agents.intake import IntakeLimits
+from fairlane.agents.rebuilding_store import RebuildingStore
 from fairlane.agents.settle import Settle
+from fairlane.agents.store_rebuild import Groups, StoreRebuild
 from fairlane.agents.topic_names import TopicNames
 from fairlane.agents.worker import Worker
 from fairlane.clock import SystemClock
@@ -143,9 +145,28 @@ class StageProcess:
         await follower.start()
         return builders[self._spec.name]()
 
-    def _store(self, stack: AsyncExitStack) -> AdmissionStore:
-        store = RedisAdmissionStore(self._settings.redis_url, self._settings.topic_prefix)
+    def _store(self, stack: AsyncExitStack, reader: KafkaReader, follower: ConfigFollower) -> AdmissionStore:
+        settings = self._settings
+        redis = RedisAdmissionStore(settings.redis_url, settings.topic_prefix)
+        stack.push_async_callback(redis.close)
+        rebuild = StoreRebuild(
+            names=self._names,
+            reader=reader,
+            store=redis,
+            pools=lambda: follower.view.pools.keys() | follower.view.retired_pools,
+            groups=Groups(
+                dispatcher=topology.DISPATCHER.group(settings.group_prefix),
+                worker=topology.WORKER.group(settings.group_prefix),
+                settle=topology.SETTLE.group(settings.group_prefix),
+            ),
+            clock=self._clock,
+            metrics=self._metrics,
+            idempotency_ttl_s=settings.idempotency_ttl_s,
+        )
+        store = RebuildingStore(redis, rebuild.run, self._fail)
         stack.push_async_callback(store.close)
+        if self._spec.name == topology.SETTLE.name:
+            store.watch()
         return MeasuredAdmissionStore(store, self._clock, self._metrics)
 
     def _gate(
@@ -156,7 +177,7 @@ class StageProcess:
             names=self._names,
             publisher=publisher,
             reader=reader,
-            store=self._store(stack),
+            store=self._store(stack, reader, follower),
             config=lambda: follower.view,
             clock=self._clock,
             metrics=self._metrics,
@@ -180,7 +201,7 @@ class StageProcess:
             names=self._names,
             publisher=publisher,
             reader=reader,
-            store=self._store(stack),
+            store=self._store(stack, reader, follower),
             config=lambda: follower.view,
             clock=self._clock,
             metrics=self._metrics,
@@ -221,7 +242,7 @@ class StageProcess:
             names=self._names,
             publisher=publisher,
             reader=reader,
-            store=self._store(stack),
+            store=self._store(stack, reader, follower),
             config_version=lambda: follower.view.version,
             clock=self._clock,
             metrics=self._metrics,

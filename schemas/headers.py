@@ -20,6 +20,11 @@ SLOT = "fairlane-slot"
 """``pool/group`` of the slot a terminal result frees."""
 REDRIVE = "fairlane-redrive"
 """The dead letter a request was redriven from."""
+IDENTITY = "fairlane-identity"
+"""What identifies a request to admission: the ``topic/partition/offset`` of its record on ``requests``
+and the fingerprint of its body, with a space between. The admission store is rebuilt from it."""
+JOINED = "fairlane-joined"
+"""On a ``joined`` decision: whose answer is waited for and what that answer repeats of the request (JSON)."""
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _EMPTY_TRACE = b"0" * 32
@@ -31,6 +36,24 @@ def header(headers: Headers, name: str) -> bytes | None:
         if key == name:
             return value
     return None
+
+
+def only(headers: Headers, *names: str) -> Headers:
+    """The headers of these names, as they are."""
+    return tuple(item for item in headers if item[0] in names)
+
+
+def identity_header(source: bytes, fingerprint: str) -> tuple[str, bytes]:
+    """The :data:`IDENTITY` header of a request's records."""
+    return IDENTITY, source + b" " + fingerprint.encode()
+
+
+def identity_of(headers: Headers) -> tuple[str, str] | None:
+    """Source and fingerprint of the request; None where the header is absent or was not written by us."""
+    source, space, fingerprint = (header(headers, IDENTITY) or b"").partition(b" ")
+    if not space or not (source + fingerprint).isascii():
+        return None
+    return source.decode(), fingerprint.decode()
 
 
 def trace_id(traceparent: bytes | None) -> str | None:

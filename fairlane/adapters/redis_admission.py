@@ -1,15 +1,19 @@
 """The admission store on Redis 6.2 or later: one script call per request, one pipeline per batch.
 
-Keys carry the tenant as hash tag, so all keys of a call share a cluster slot:
-``<prefix>{tenant}:r:<request>`` identity, ``<prefix>{tenant}:i:<key>`` idempotency key,
+Keys: ``<prefix>{tenant}:r:<request>`` identity, ``<prefix>{tenant}:i:<key>`` idempotency key,
 ``<prefix>{tenant}:t`` figures. In a tenant's id ``%``, ``{`` and ``}`` are percent-encoded, or two
-tenants could share a key, and a tag could end early. The store fails closed: while Redis is away nothing is admitted
+tenants could share a key.
+
+``<prefix>generation`` is there while Redis knows what it should. Every script looks at it first, so from
+the moment of a flush on nothing is decided on what was forgotten: callers get StoreEmptied until the
+store is rebuilt and has a new generation. The guard is one key for all tenants, so this is for one
+primary, not for a cluster. The store fails closed: while Redis is away nothing is admitted either
 (callers get Retry), because admitting without a hold could overshoot a budget.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
@@ -27,19 +31,24 @@ from fairlane.ports import (
     AdmissionOutcome,
     AdmissionRequest,
     Answered,
+    Joined,
+    Restoration,
     Settled,
     Settlement,
+    StoreEmptied,
     TenantUsage,
 )
 
-SCRIPTS = ("admit", "dispatched", "settle", "followers_answered")
+SCRIPTS = (
+    "admit", "dispatched", "settle", "followers_answered", "restore_waiting", "restore_joined", "claim", "complete",
+)  # fmt: skip
 _TAG_SAFE = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
 _Command = tuple[str, list[str], list[Any]]
 
 
 class RedisAdmissionStore:
-    """An :class:`~fairlane.ports.AdmissionStore`. Call :meth:`close` at the end."""
+    """A :class:`~fairlane.ports.RestorableStore`. Call :meth:`close` at the end."""
 
     def __init__(self, url: str, key_prefix: str, *, timeout_s: float = 5.0) -> None:
         # The client's own retries are off: the engine retries, and only one layer does.
@@ -54,6 +63,9 @@ class RedisAdmissionStore:
         folder = files("fairlane.adapters") / "lua"
         self._sources = {name: (folder / f"{name}.lua").read_text() for name in SCRIPTS}
         self._sha: dict[str, str] = {}
+        self._generation = ""
+        self._generation_key = f"{key_prefix}generation"
+        self._claim_key = f"{key_prefix}claim"
 
     def _keys(self, tenant: str, request: str, key: str) -> list[str]:
         tag = self._tag(tenant)
@@ -64,7 +76,7 @@ class RedisAdmissionStore:
 
     async def admit(self, requests: Sequence[AdmissionRequest]) -> Sequence[Admission]:
         """Decide each request atomically, in order, in one round trip."""
-        replies = await self._run(
+        replies = await self._live_run(
             [
                 (
                     "admit",
@@ -102,28 +114,11 @@ class RedisAdmissionStore:
         for tenant, request in requests:
             identity, _, figures = self._keys(tenant, request, "")
             commands.append(("dispatched", [identity, figures], []))
-        await self._run(commands)
+        await self._live_run(commands)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         """Release the hold, book the cost, keep the answer; once per request."""
-        replies = await self._run(
-            [
-                (
-                    "settle",
-                    self._keys(s.tenant_id, s.request_id, s.idempotency_key),
-                    [
-                        s.request_id,
-                        s.cost_nano_usd,
-                        s.answer,
-                        int(s.replayable),
-                        s.ttl_s,
-                        s.idempotency_key,
-                        f"{self._tag(s.tenant_id)}:i:",
-                    ],
-                )
-                for s in settlements
-            ]
-        )
+        replies = await self._live_run([self._settlement(item) for item in settlements])
         return [
             Settled(
                 bool(reply[0]),
@@ -136,7 +131,7 @@ class RedisAdmissionStore:
 
     async def followers_answered(self, answered: Sequence[Answered]) -> None:
         """Forget followers whose results are in the log."""
-        await self._run(
+        await self._live_run(
             [
                 ("followers_answered", [self._keys(a.tenant_id, "", a.idempotency_key)[1]], list(a.followers))
                 for a in answered
@@ -155,6 +150,51 @@ class RedisAdmissionStore:
             rows = await pipe.execute()
         return [TenantUsage(*(int(value or 0) for value in row)) for row in rows]
 
+    async def live(self) -> bool:
+        """Whether Redis knows what it should. Raises Retry while it is away."""
+        with _described():
+            return await self._redis.get(self._generation_key) is not None
+
+    async def claim(self, token: str, ttl_ms: int) -> bool:
+        """Get, or keep for another ``ttl_ms``, the right to fill it. False while another has it or it is live."""
+        return bool((await self._run([("claim", [self._generation_key, self._claim_key], [token, ttl_ms])]))[0])
+
+    async def restore(self, token: str, restorations: Sequence[Restoration]) -> None:
+        """Tell it what the log says. Raises StoreEmptied if the claim was lost."""
+        for reply in await self._run(self._guarded(self._claim_key, token, map(self._restoration, restorations))):
+            if _is_emptied(reply):
+                raise StoreEmptied("another process fills Redis")
+
+    async def complete(self, token: str) -> bool:
+        """Live for all from now on. False if the claim was lost."""
+        return bool((await self._run([("complete", [self._generation_key, self._claim_key], [token])]))[0])
+
+    def _settlement(self, s: Settlement) -> _Command:
+        known = s.known_as
+        return (
+            "settle",
+            self._keys(s.tenant_id, s.request_id, s.idempotency_key),
+            [
+                s.request_id,
+                s.cost_nano_usd,
+                s.answer,
+                int(s.replayable),
+                s.ttl_s,
+                s.idempotency_key,
+                f"{self._tag(s.tenant_id)}:i:",
+                *((known.fingerprint, known.source, known.outcome, int(known.admitted)) if known else ("", "", "", 0)),
+            ],
+        )
+
+    def _restoration(self, item: Restoration) -> _Command:
+        if isinstance(item, Settlement):
+            return self._settlement(item)
+        keys = self._keys(item.tenant_id, item.request_id, item.idempotency_key)
+        said: list[Any] = [item.request_id, item.idempotency_key, item.fingerprint, item.source]
+        if isinstance(item, Joined):
+            return "restore_joined", keys[:2], [*said, item.owner_request_id, item.envelope, item.ttl_s]
+        return "restore_waiting", keys, [*said, item.hold_nano_usd, int(item.dispatched), item.ttl_s]
+
     async def ping(self) -> None:
         """Raise Retry if Redis does not answer."""
         try:
@@ -165,6 +205,23 @@ class RedisAdmissionStore:
     async def close(self) -> None:
         """Close connections."""
         await self._redis.aclose()
+
+    async def _live_run(self, commands: Sequence[_Command]) -> list[Any]:
+        """Run script calls under the generation. If that is another by now, they run again, since each is
+        idempotent; if there is none, raises StoreEmptied.
+        """
+        for _ in range(2):
+            replies = await self._run(self._guarded(self._generation_key, self._generation, commands))
+            if not any(_is_emptied(reply) for reply in replies):
+                return replies
+            with _described():
+                generation = await self._redis.get(self._generation_key)
+            self._generation = generation.decode() if isinstance(generation, bytes) else generation or ""
+        raise StoreEmptied("Redis was emptied and is being filled again from the log")
+
+    @staticmethod
+    def _guarded(key: str, value: str, commands: Iterable[_Command]) -> list[_Command]:
+        return [(name, [*keys, key], [*args, value]) for name, keys, args in commands]
 
     async def _run(self, commands: Sequence[_Command]) -> list[Any]:
         """Run script calls in order. After a flush or failover the scripts are loaded and, since each
@@ -180,7 +237,7 @@ class RedisAdmissionStore:
                 await self._load()
                 replies = await self._pipeline(commands)
             for reply in replies:
-                if isinstance(reply, Exception):
+                if isinstance(reply, Exception) and not _is_emptied(reply):
                     raise reply
         return replies
 
@@ -198,6 +255,10 @@ class RedisAdmissionStore:
         self._sha = {
             name: sha.decode() if isinstance(sha, bytes) else str(sha) for name, sha in zip(SCRIPTS, shas, strict=True)
         }
+
+
+def _is_emptied(reply: object) -> bool:
+    return isinstance(reply, ResponseError) and str(reply).startswith("EMPTIED")
 
 
 @contextmanager

@@ -144,12 +144,31 @@ class TenantAdmission:
         self.figures.in_flight += 1
         return True
 
-    def settle(self, *, request_id: str, idempotency_key: str, cost: int, answer: str, replayable: bool) -> Booked:
+    def settle(
+        self,
+        *,
+        request_id: str,
+        idempotency_key: str,
+        cost: int,
+        answer: str,
+        replayable: bool,
+        fingerprint: str = "",
+        source: str = "",
+        outcome: str = "",
+        admitted: bool = False,
+    ) -> Booked:
         """Book a terminal result: release the hold, add the cost, keep where the answer is.
 
-        The idempotency key the request was admitted with counts before the one given.
+        The idempotency key the request was admitted with counts before the one given. What is said from
+        ``fingerprint`` on counts where the request is not known (any more).
         """
         known = self.identities.get(request_id)
+        if known is None and fingerprint:
+            known = self.identities[request_id] = Identity(
+                PENDING, fingerprint, source, outcome, idempotency_key=idempotency_key
+            )
+            if admitted and replayable:
+                self.keys.setdefault(idempotency_key, KeyState(fingerprint, request_id))
         if known is not None and known.idempotency_key is not None:
             idempotency_key = known.idempotency_key
         first = known is None or known.state != ENDED
@@ -168,6 +187,9 @@ class TenantAdmission:
                 known.state, known.answer, known.hold = ENDED, answer, None
         key = self.keys.get(idempotency_key)
         followers: tuple[tuple[str, bytes], ...] = ()
+        if key is not None:
+            # It may be a follower itself: then this is its answer.
+            key.followers.pop(request_id, None)
         if key is not None and key.owner == request_id:
             followers = tuple(key.followers.items())
             if replayable:
@@ -187,3 +209,26 @@ class TenantAdmission:
             key.followers.pop(follower, None)
         if key.drop and not key.followers:
             del self.keys[idempotency_key]
+
+    def restore_waiting(
+        self, *, request_id: str, idempotency_key: str, fingerprint: str, source: str, hold: int, dispatched: bool
+    ) -> None:
+        """The log has this request in its lane, or bound to a slot."""
+        if request_id not in self.identities:
+            self.identities[request_id] = Identity(
+                QUEUED, fingerprint, source, "admitted", hold, idempotency_key=idempotency_key
+            )
+            self.figures.held += hold
+            self.figures.undispatched += 1
+            self.keys.setdefault(idempotency_key, KeyState(fingerprint, request_id))
+        if dispatched:
+            self.dispatched(request_id)
+
+    def restore_joined(
+        self, *, request_id: str, idempotency_key: str, fingerprint: str, source: str, owner: str, envelope: bytes
+    ) -> None:
+        """The log says that this request waits for another's answer, and has no result of it yet."""
+        if request_id in self.identities:
+            return
+        self.identities[request_id] = Identity(JOINED, fingerprint, source, "joined", idempotency_key=idempotency_key)
+        self.keys.setdefault(idempotency_key, KeyState(fingerprint, owner)).followers[request_id] = envelope

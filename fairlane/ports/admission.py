@@ -1,4 +1,8 @@
-"""The admission store: idempotency, undispatched counts, holds and booked cost."""
+"""The admission store: idempotency, undispatched counts, holds and booked cost.
+
+The store remembers, the log knows: a store that lost what it knew is told again what the log says
+(:class:`RestorableStore`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
+
+from fairlane.errors import Retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,16 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """How a request was decided: ``source`` is topic/partition/offset. If it was ``admitted``, its key is its own."""
+
+    source: str
+    fingerprint: str
+    outcome: AdmissionOutcome
+    admitted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """A terminal result to book; ``answer`` is its ``partition/offset`` on ``results``.
 
@@ -70,6 +86,8 @@ class Settlement:
     answer: str
     replayable: bool
     ttl_s: int
+    known_as: Known | None = None
+    """What the request's records say of it, for a store that does not know it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +121,47 @@ class TenantUsage:
     in_flight: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A request that the log shows in its lane, or bound to a slot."""
+
+    tenant_id: str
+    request_id: str
+    idempotency_key: str
+    source: str
+    fingerprint: str
+    hold_nano_usd: int
+    dispatched: bool
+    ttl_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A request that the log shows waiting for the answer of ``owner_request_id``; ``envelope`` as on admission."""
+
+    tenant_id: str
+    request_id: str
+    idempotency_key: str
+    source: str
+    fingerprint: str
+    owner_request_id: str
+    envelope: bytes
+    ttl_s: int
+
+
+Restoration = Settlement | Waiting | Joined
+"""What the log says about one request."""
+
+
+class StoreEmptied(Retry):
+    """The store does not know what it knew: it was flushed, or never filled. It is to be rebuilt first."""
+
+
 class AdmissionStore(Protocol):
     """Idempotency, undispatched counts, holds and booked cost, each change one atomic step per request.
 
-    Everything in it can be rebuilt from the log. All methods raise Retry while the store is away.
+    Everything in it can be rebuilt from the log. All methods raise Retry while the store is away, and
+    those that change something :class:`StoreEmptied` while it has to be rebuilt.
     Each is idempotent: the same call again changes nothing and gives the same answer.
     """
 
@@ -128,4 +183,27 @@ class AdmissionStore(Protocol):
 
     async def usage(self, tenant_ids: Sequence[str]) -> Sequence[TenantUsage]:
         """Live figures, for people and checks."""
+        ...
+
+
+class RestorableStore(AdmissionStore, Protocol):
+    """A store that can be filled again from the log. Whoever fills it holds a claim, so that only one does."""
+
+    async def live(self) -> bool:
+        """Whether it knows what it should. Raises Retry while it is away."""
+        ...
+
+    async def claim(self, token: str, ttl_ms: int) -> bool:
+        """Get, or keep for another ``ttl_ms``, the right to fill it. False while another has it or it is live."""
+        ...
+
+    async def restore(self, token: str, restorations: Sequence[Restoration]) -> None:
+        """Tell it what the log says. What it is told twice, or knows to have gone further, changes nothing.
+
+        Raises :class:`StoreEmptied` if the claim was lost.
+        """
+        ...
+
+    async def complete(self, token: str) -> bool:
+        """It knows everything now: live for all. False if the claim was lost."""
         ...

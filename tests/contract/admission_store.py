@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from fairlane.ports import Admission, AdmissionOutcome, AdmissionRequest, AdmissionStore, Answered, Settled, Settlement
+from fairlane.ports import (
+    Admission,
+    AdmissionOutcome,
+    AdmissionRequest,
+    AdmissionStore,
+    Answered,
+    Known,
+    Settled,
+    Settlement,
+)
 
 TTL_S = 3600
 
@@ -41,8 +50,10 @@ def settlement(
     cost: int = 40,
     answer: str = "0/7",
     replayable: bool = True,
+    known: bool = False,
 ) -> Settlement:
-    return Settlement(tenant, request_id, key or request_id, cost, answer, replayable, TTL_S)
+    said = Known(f"requests/0/{request_id}", "f", AdmissionOutcome.ADMITTED, admitted=True) if known else None
+    return Settlement(tenant, request_id, key or request_id, cost, answer, replayable, TTL_S, said)
 
 
 async def admit(store: AdmissionStore, *requests: AdmissionRequest) -> list[AdmissionOutcome]:

@@ -6,11 +6,19 @@ import pytest
 
 from fairlane.adapters.memory_admission import MemoryAdmissionStore
 from tests.contract.admission_store import AdmissionStoreBehaviour
+from tests.contract.restorable_store import Empty, RestorableStoreBehaviour
 
 
-class TestMemoryAdmissionStore(AdmissionStoreBehaviour):
+class TestMemoryAdmissionStore(AdmissionStoreBehaviour, RestorableStoreBehaviour):
     """On the reference model."""
 
     @pytest.fixture
     def store(self) -> MemoryAdmissionStore:
         return MemoryAdmissionStore()
+
+    @pytest.fixture
+    def empty(self, store: MemoryAdmissionStore) -> Empty:
+        async def forget() -> None:
+            store.empty()
+
+        return forget

@@ -96,7 +96,7 @@ async def test_an_answer_that_was_not_acknowledged_is_looked_for_before_it_is_wr
 async def test_an_answer_is_found_in_the_log_also_where_the_clock_is_ahead_of_the_brokers(
     world: World, store: FlakyStore
 ) -> None:
-    world.log.clock = ManualClock(world.clock.now_ms() - 60_000)
+    world.log.clock = ManualClock(world.clock.now_ms() - 30_000)
     settle = await joined(world, store, "r-2", "r-3")
     answer(world, "r-1", "k")
     world.log.fail_next("ack", Retry("lost"))

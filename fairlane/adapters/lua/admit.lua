@@ -1,8 +1,9 @@
 -- Decide one request atomically. Reference model: policy/admission.py, held equal by a contract test.
--- KEYS: 1 request identity, 2 idempotency key, 3 tenant figures (one hash tag: one cluster slot)
+-- KEYS: 1 request identity, 2 idempotency key, 3 tenant figures, last the guard
 -- ARGV: 1 fingerprint, 2 source, 3 request id, 4 hold, 5 max undispatched, 6 ttl seconds,
---       7 reject code or '', 8 envelope, 9 idempotency key
+--       7 reject code or '', 8 envelope, 9 idempotency key, last what the guard must hold
 -- Returns {outcome, undispatched, held, spent, answer, owner}
+if redis.call('GET', KEYS[#KEYS]) ~= ARGV[#ARGV] then return redis.error_reply('EMPTIED') end
 local fp, src, rid, hold = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local known = redis.call('HMGET', KEYS[1], 'fp', 'src', 'out', 's', 'a')
 if known[4] then

@@ -1,11 +1,20 @@
 -- Book one terminal result once. Reference model: policy/admission.py.
--- KEYS: 1 request identity, 2 idempotency key, 3 tenant figures
+-- KEYS: 1 request identity, 2 idempotency key, 3 tenant figures, last the guard
 -- ARGV: 1 request id, 2 cost, 3 answer position, 4 replayable ('1' or '0'), 5 ttl seconds,
---       6 idempotency key, 7 what the names of idempotency keys begin with
+--       6 idempotency key, 7 what the names of idempotency keys begin with; for a request not known here:
+--       8 fingerprint or '', 9 source, 10 outcome, 11 admitted ('1' or '0'); last what the guard must hold
 -- Returns {first, released, idempotency key, follower id, envelope, follower id, envelope, ...}
+if redis.call('GET', KEYS[#KEYS]) ~= ARGV[#ARGV] then return redis.error_reply('EMPTIED') end
 local rid, cost, answer = ARGV[1], ARGV[2], ARGV[3]
 local known = redis.call('HMGET', KEYS[1], 's', 'h', 'i')
 local state = known[1]
+if not state and ARGV[8] ~= '' then
+  state = 'p'
+  redis.call('HSET', KEYS[1], 's', state, 'fp', ARGV[8], 'src', ARGV[9], 'out', ARGV[10], 'i', ARGV[6])
+  if ARGV[11] == '1' and ARGV[4] == '1' and redis.call('EXISTS', KEYS[2]) == 0 then
+    redis.call('HSET', KEYS[2], 'fp', ARGV[8], 'o', rid)
+  end
+end
 -- A stage that could not read the request does not know its key: the one it was admitted with counts.
 local idempotency_key = known[3] or ARGV[6]
 local key = idempotency_key == ARGV[6] and KEYS[2] or ARGV[7] .. idempotency_key
@@ -26,6 +35,8 @@ if state ~= 'x' then
     redis.call('EXPIRE', KEYS[1], ARGV[5])
   end
 end
+-- It may be a follower itself: then this is its answer.
+redis.call('HDEL', key, 'f:' .. rid)
 if redis.call('HGET', key, 'o') == rid then
   local fields = redis.call('HGETALL', key)
   for i = 1, #fields, 2 do

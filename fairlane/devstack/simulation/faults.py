@@ -132,6 +132,11 @@ def _ordered(operation: str) -> Callable[[World, Fault], None]:
     return order
 
 
+def _empty_store(world: World, _fault: Fault) -> None:
+    """FLUSHALL, or a Redis that starts without its data."""
+    world.outside.store.empty()
+
+
 def _clock(world: World, fault: Fault) -> None:
     """A process's wall clock is ``amount`` seconds off from now on, also after a restart."""
     world.slots[fault.target].clock.ahead_ms = int(fault.amount * 1000)
@@ -161,6 +166,7 @@ KINDS: dict[str, Callable[[World, Fault], None]] = {
     "lose-tables-answer": _ordered("tables"),
     "log-away": _while("log_away", True, False),
     "log-slow": _while("slow_s", 0.15, 0.0),
+    "store-empty": _empty_store,
     "store-away": _while("store_away", True, False),
     "store-slow": _while("store_slow_s", 1.0, 0.0),
     "tables-away": _while("tables_away", True, False),
@@ -216,6 +222,8 @@ def schedule(rng: random.Random, shape: Shape, faults: int, span_s: float) -> tu
                 amount = float(rng.randrange(1, 4))
             case "lose-tables-answer":
                 target, amount = "sinks-0", float(rng.randrange(1, 4))
+            case "store-empty":
+                target = ""
             case "log-away" | "log-slow" | "store-away" | "store-slow" | "tables-away":
                 target, amount = "", rng.uniform(0.1, 1.2)
             case _ if kind.startswith("provider"):

@@ -12,7 +12,9 @@ from fairlane.agents.config_view import ConfigView
 from fairlane.agents.dispatcher import Dispatcher
 from fairlane.agents.gate import Gate, GateSettings
 from fairlane.agents.intake import IntakeLimits
+from fairlane.agents.rebuilding_store import RebuildingStore
 from fairlane.agents.settle import Settle
+from fairlane.agents.store_rebuild import Groups, StoreRebuild
 from fairlane.agents.topic_names import TopicNames
 from fairlane.agents.worker import Worker
 from fairlane.devstack.simulation.conditions import Conditions
@@ -27,7 +29,7 @@ from fairlane.devstack.simulation.store_twin import SimulatedStore, SimulatedTab
 from fairlane.devstack.simulation.virtual_loop import Process
 from fairlane.devstack.simulation.workload import Shape
 from fairlane.policy.assignment import sticky, whole_topics
-from fairlane.ports import Engine, Stage
+from fairlane.ports import AdmissionStore, Engine, Stage
 from fairlane.sinks.memory import MemoryWriter
 from fairlane.sinks.rows import feeds_by_topic
 from fairlane.sinks.runner import SinkRunner
@@ -143,8 +145,24 @@ class Member:
             drain_timeout_ms=DRAIN_MS,
         )
 
-    def _store(self) -> SimulatedStore:
-        return SimulatedStore(self._outside.store, self._outside.conditions, self.process)
+    def _store(self) -> AdmissionStore:
+        store = SimulatedStore(self._outside.store, self._outside.conditions, self.process)
+        rebuild = StoreRebuild(
+            names=NAMES,
+            reader=self._reader,
+            store=store,
+            pools=lambda: self._outside.view.pools,
+            groups=Groups(
+                topology.DISPATCHER.group(GROUPS), topology.WORKER.group(GROUPS), topology.SETTLE.group(GROUPS)
+            ),
+            clock=self.clock,
+            metrics=NO_METRICS,
+            idempotency_ttl_s=IDEMPOTENCY_TTL_S,
+        )
+        rebuilding = RebuildingStore(store, rebuild.run, self._fail)
+        if self._spec is topology.SETTLE:
+            rebuilding.watch()
+        return rebuilding
 
     def _gate(self) -> Stage:
         return Gate(

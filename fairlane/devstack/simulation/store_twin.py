@@ -13,6 +13,7 @@ from fairlane.ports import (
     Admission,
     AdmissionRequest,
     Answered,
+    Restoration,
     Settled,
     Settlement,
     TenantUsage,
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 
 class SimulatedStore:
-    """One process's connection to the :class:`~fairlane.ports.AdmissionStore` of the world."""
+    """One process's connection to the :class:`~fairlane.ports.RestorableStore` of the world."""
 
     def __init__(self, store: MemoryAdmissionStore, conditions: Conditions, process: Process) -> None:
         self._store = store
@@ -53,6 +54,22 @@ class SimulatedStore:
     async def usage(self, tenant_ids: Sequence[str]) -> Sequence[TenantUsage]:
         """Live figures."""
         return await self._ask(lambda: self._store.usage(tenant_ids))
+
+    async def live(self) -> bool:
+        """Whether it knows what it should."""
+        return await self._ask(self._store.live)
+
+    async def claim(self, token: str, ttl_ms: int) -> bool:
+        """Get or keep the right to fill it."""
+        return await self._ask(lambda: self._store.claim(token, ttl_ms))
+
+    async def restore(self, token: str, restorations: Sequence[Restoration]) -> None:
+        """Tell it what the log says."""
+        await self._ask(lambda: self._store.restore(token, restorations))
+
+    async def complete(self, token: str) -> bool:
+        """It knows everything now."""
+        return await self._ask(lambda: self._store.complete(token))
 
     async def _ask(self, question: Callable[[], Awaitable[T]]) -> T:
         conditions = self._conditions

@@ -145,7 +145,9 @@ class World:
         self.log.write(Outgoing(topic, b"client", arrival.value, (), partition), "client")
 
     def quiet(self) -> bool:
-        """Whether every group has committed everything there is."""
+        """Whether every group has committed everything there is, and the store knows it."""
+        if not self.outside.store.filled:
+            return False
         for spec in topology.STAGES:
             if spec is topology.SINKS and not self.shape.sinks:
                 continue
