@@ -2,7 +2,8 @@
 
 Prices are append-only. A new ``from`` is added; another amount for an applied ``from`` becomes its next
 ``revision``, which holds from the moment it is applied; an applied price that has begun is kept even if the file
-drops it, for costs name it.
+drops it, for costs name it. For the same reason a removed model leaves a record of its prices, and one that is
+applied again goes on from them.
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ def plan_catalog(
     rewrite: frozenset[str],
     prune: bool,
     now_ms: int,
+    retired: Mapping[str, Model] | None = None,
 ) -> Plan:
-    """Compare by ``<kind>/<name>``.
+    """Compare by ``<kind>/<name>``; ``retired`` are the models that were removed, by key.
 
     What models and routes name must be in the file or, unless it is pruned, applied already. Raises
     :class:`~fairlane.errors.Reject` with the places where it is not.
@@ -73,8 +75,9 @@ def plan_catalog(
     entries = [CatalogEntry(kind="provider", provider=provider) for provider in content.providers]
     entries += [CatalogEntry(kind="pool", pool=pool) for pool in content.pools]
     for index, model in enumerate(content.models):
-        before = applied.get(f"model/{model.model}")
-        history = before.model.prices if before is not None and before.model is not None else []
+        key = f"model/{model.model}"
+        before = entry.model if (entry := applied.get(key)) is not None else (retired or {}).get(key)
+        history = before.prices if before is not None else []
         try:
             prices = merge_prices(model.model, history, model.prices, now_ms, warnings)
             merged = Model.model_validate({**dict(model), "prices": prices})
@@ -200,9 +203,16 @@ def _compare(
         # In the opposite order of the additions: what names something goes before what is named.
         order = ("route/", "model/", "pool/", "provider/")
         ranked = sorted(extra, key=lambda key: next((i for i, kind in enumerate(order) if key.startswith(kind)), 0))
-        changes += [Change("remove", key, None) for key in ranked]
+        changes += [Change("remove", key, _removal(applied[key])) for key in ranked]
         extra = []
     return Plan(tuple(changes), tuple(extra), warnings)
+
+
+def _removal(entry: WireModel) -> bytes | None:
+    """A tombstone; of a model a record that keeps its prices, which compaction would forget."""
+    if isinstance(entry, CatalogEntry) and entry.kind == "model":
+        return encode(entry.model_copy(update={"retired": True}))
+    return None
 
 
 def _differences(before: WireModel, after: WireModel) -> tuple[str, ...]:

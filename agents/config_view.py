@@ -72,6 +72,8 @@ class ConfigFold:
     def __init__(self) -> None:
         self.tenants: dict[str, Tenant] = {}
         self.catalog: dict[str, CatalogEntry] = {}
+        self.retired_models: dict[str, Model] = {}
+        """Models that were removed, by the key they had: what they cost must keep its name."""
         self._next: dict[str, dict[int, int]] = {"t": {}, "c": {}}
         self._prices: dict[str, tuple[PriceRow, ...]] = {}
         self._retired_pools: set[str] = set()
@@ -92,7 +94,10 @@ class ConfigFold:
         self.tenants[key] = tenant
 
     def take_catalog(self, record: Record) -> None:
-        """Apply a record of the ``catalog`` topic; a null value deletes. Raises as :meth:`take_tenant`."""
+        """Apply a record of the ``catalog`` topic; a null value deletes, and so does a retired model.
+
+        Raises as :meth:`take_tenant`.
+        """
         self._advance("c", record)
         key = _key(record)
         if record.value is None:
@@ -105,6 +110,12 @@ class ConfigFold:
         _same_key(key, entry.key)
         if entry.model is not None:
             model = entry.model
+            if entry.retired:
+                self.retired_models[key] = model
+                self.catalog.pop(key, None)
+                self._prices.pop(key, None)
+                return
+            self.retired_models.pop(key, None)
             self._prices[key] = tuple(price_row(model.model, price) for price in model.prices)
         self.catalog[key] = entry
         if entry.pool is not None:

@@ -137,7 +137,11 @@ class RouteEntry(WireModel):
 
 
 class CatalogEntry(WireModel):
-    """One record of the ``catalog`` topic; exactly the member named by ``kind`` is set."""
+    """One record of the ``catalog`` topic; exactly the member named by ``kind`` is set.
+
+    ``retired``: a model that was removed. Nothing can be sent to it; the record stays, for costs name its
+    prices, and a tombstone would let a later price take the same ``price_id`` with other amounts.
+    """
 
     schema_: Literal["fairlane.catalog.v1"] = Field(default="fairlane.catalog.v1", alias="schema")
     kind: Literal["provider", "pool", "model", "route"]
@@ -145,12 +149,15 @@ class CatalogEntry(WireModel):
     pool: Pool | None = None
     model: Model | None = None
     route: RouteEntry | None = None
+    retired: bool = False
 
     @model_validator(mode="after")
     def _one_member(self) -> CatalogEntry:
         for kind in ("provider", "pool", "model", "route"):
             if (getattr(self, kind) is not None) != (kind == self.kind):
                 raise ValueError(f"kind is {self.kind}, so only {self.kind} is set")
+        if self.retired and self.kind != "model":
+            raise ValueError("only a model is retired; anything else is deleted")
         return self
 
     @property

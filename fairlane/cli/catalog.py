@@ -102,7 +102,12 @@ def _planner(path: str) -> Planner:
 
     file = read_catalog_file(*file_text(path))
     return lambda applied, prune, now_ms: plan_catalog(
-        file, applied.fold.catalog, rewrite=applied.unreadable, prune=prune, now_ms=now_ms
+        file,
+        applied.fold.catalog,
+        rewrite=applied.unreadable,
+        prune=prune,
+        now_ms=now_ms,
+        retired=applied.fold.retired_models,
     )
 
 

@@ -43,6 +43,7 @@ class Applied:
     def __init__(self) -> None:
         self.fold = ConfigFold()
         self._offset = 0
+        self._log: list[Record] = []
 
     @property
     def entries(self) -> dict[str, CatalogEntry]:
@@ -50,14 +51,31 @@ class Applied:
 
     def plan(self, text: str, *, prune: bool = False, now_ms: int = NOW) -> Plan:
         file = read_catalog_file(text, "catalog.yaml")
-        return plan_catalog(file, self.entries, rewrite=frozenset(), prune=prune, now_ms=now_ms)
+        return plan_catalog(
+            file,
+            self.entries,
+            rewrite=frozenset(),
+            prune=prune,
+            now_ms=now_ms,
+            retired=self.fold.retired_models,
+        )
 
     def apply(self, text: str, *, prune: bool = False, now_ms: int = NOW) -> Plan:
         plan = self.plan(text, prune=prune, now_ms=now_ms)
         for change in plan.changes:
-            self.fold.take_catalog(Record("catalog", 0, self._offset, NOW, change.key.encode(), change.value))
+            record = Record("catalog", 0, self._offset, NOW, change.key.encode(), change.value)
+            self._log.append(record)
+            self.fold.take_catalog(record)
             self._offset += 1
         return plan
+
+    def compact(self) -> None:
+        """As the broker does: of each key only the last record is left, and of a deleted one none."""
+        last = {record.key: record for record in self._log}
+        self.fold = ConfigFold()
+        for record in last.values():
+            if record.value is not None:
+                self.fold.take_catalog(record)
 
     def price_ids(self) -> list[str]:
         entry = self.entries["model/small"].model
@@ -214,3 +232,48 @@ def test_an_entry_whose_last_record_cannot_be_read_is_written_anew() -> None:
     applied = {tenant.tenant_id: tenant for tenant in file.content.tenants}
     plan = plan_tenants(file, applied, rewrite=frozenset({"a"}), prune=False)
     assert actions(plan) == [("change", "a")]
+
+
+# --- a model that goes and comes back --------------------------------------------------------------
+
+
+def amounts_by_id(applied: Applied) -> dict[str, tuple[int, int, int]]:
+    entry = applied.entries["model/small"].model
+    assert entry is not None
+    rows = [price_row("small", price) for price in entry.prices]
+    return {row.price_id: (row.input, row.cached_input, row.output) for row in rows}
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_price_id_never_names_two_amounts_though_its_model_was_pruned_in_between(
+    applied: Applied, compacted: bool
+) -> None:
+    applied.apply(catalog(model()))
+    before = amounts_by_id(applied)
+    applied.apply(HEAD, prune=True)
+    assert "model/small" not in applied.entries
+    assert applied.fold.view.models == {}
+    if compacted:
+        applied.compact()
+    applied.apply(catalog(model('{from: 2026-11-01T00:00:00Z, input: "0.25", output: "0.60"}')))
+    after = amounts_by_id(applied)
+    assert list(after) == ["small@2026-11-01", "small@2026-11-01.r2"]
+    assert before.items() <= after.items()
+
+
+def test_a_model_that_comes_back_as_it_was_has_the_prices_it_had(applied: Applied) -> None:
+    applied.apply(catalog(model()))
+    before = amounts_by_id(applied)
+    applied.apply(HEAD, prune=True)
+    plan = applied.apply(catalog(model()))
+    assert actions(plan) == [("add", "model/small")]
+    assert amounts_by_id(applied) == before
+    assert not applied.fold.retired_models
+
+
+def test_pruning_again_says_nothing_of_a_model_that_is_gone(applied: Applied) -> None:
+    applied.apply(catalog(model()))
+    applied.apply(HEAD, prune=True)
+    again = applied.plan(HEAD, prune=True)
+    assert again.changes == ()
+    assert again.only_applied == ()
