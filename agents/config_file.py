@@ -7,8 +7,8 @@ may stand twice, and nothing but plain data is constructed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import yaml
@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from fairlane.errors import Reject
 from fairlane.schemas.base import WireModel
-from fairlane.schemas.catalog import CatalogFile
-from fairlane.schemas.codec import violations
+from fairlane.schemas.catalog import CatalogFile, Provider
+from fairlane.schemas.codec import violation, violations
 from fairlane.schemas.tenant import TenantsFile
 
 F = TypeVar("F", bound=WireModel)
@@ -87,9 +87,12 @@ def read_tenants_file(text: str, source: str) -> ConfigFile[TenantsFile]:
     return file
 
 
-def read_catalog_file(text: str, source: str) -> ConfigFile[CatalogFile]:
+def read_catalog_file(
+    text: str, source: str, environment: Callable[[str], str | None] = lambda _name: None
+) -> ConfigFile[CatalogFile]:
     """Parse catalog.yaml; raises as :func:`read_tenants_file`.
 
+    ``environment`` gives the value of a variable, for a ``base_url`` that is ``env:NAME``.
     Whether providers, pools and models that are named exist is checked when it is known what is
     applied already (:func:`~fairlane.agents.config_plan.plan_catalog`).
     """
@@ -108,9 +111,28 @@ def read_catalog_file(text: str, source: str) -> ConfigFile[CatalogFile]:
         if route in models:
             problems.append((("routes", route), "has the name of a model; a request could mean either"))
         problems += _twice(candidates, ("routes", route), None)
+    providers = []
+    for index, provider in enumerate(content.providers):
+        address, problem = _address(provider.base_url, environment)
+        providers.append(provider.model_copy(update={"base_url": address}))
+        problems += [(("providers", index, "base_url"), problem)] if problem else []
     if problems:
         raise file.reject(list(dict.fromkeys(problems)))
-    return file
+    return replace(file, content=content.model_copy(update={"providers": providers}))
+
+
+def _address(written: str, environment: Callable[[str], str | None]) -> tuple[str, str]:
+    """The address and what is wrong with it; never its value, for anything may stand in a variable."""
+    if not written.startswith("env:"):
+        return written, ""
+    name = written.removeprefix("env:")
+    value = (environment(name) or "").strip()
+    if not value:
+        return written, f"names the variable {name}, which is not set where the file is applied"
+    try:
+        return Provider.model_validate({"provider": "any", "base_url": value}).base_url, ""
+    except ValidationError as failure:
+        return written, f"names the variable {name}, whose value {violation(failure).message}"
 
 
 def _read(model: type[F], text: str, source: str) -> ConfigFile[F]:

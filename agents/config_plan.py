@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from fairlane.agents.config_file import ConfigFile, Problem
 from fairlane.policy.pricing import nano_per_million
 from fairlane.schemas.base import WireModel, format_timestamp, timestamp_to_ms
-from fairlane.schemas.catalog import CatalogEntry, CatalogFile, Model, Price, RouteEntry
+from fairlane.schemas.catalog import CatalogEntry, CatalogFile, Model, Price, Provider, RouteEntry
 from fairlane.schemas.codec import encode, violation
 from fairlane.schemas.tenant import Tenant, TenantsFile
 
@@ -42,6 +42,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     pools: tuple[str, ...] = ()
     """All pools there are afterwards: their topics have to exist."""
+    providers: tuple[Provider, ...] = ()
+    """Those of the file, with their addresses."""
 
 
 def plan_tenants(
@@ -72,7 +74,10 @@ def plan_catalog(
     warnings: list[str] = []
     wanted: dict[str, WireModel] = {}
     content = file.content
-    entries = [CatalogEntry(kind="provider", provider=provider) for provider in content.providers]
+    entries = [
+        CatalogEntry(kind="provider", provider=Provider.model_validate(dict(provider)))
+        for provider in content.providers
+    ]
     entries += [CatalogEntry(kind="pool", pool=pool) for pool in content.pools]
     for index, model in enumerate(content.models):
         key = f"model/{model.model}"
@@ -92,7 +97,8 @@ def plan_catalog(
     plan = _compare(wanted, applied, rewrite=rewrite, prune=prune, warnings=tuple(warnings))
     pools = {pool.pool for pool in content.pools}
     pools |= set() if prune else {entry.pool.pool for entry in applied.values() if entry.pool is not None}
-    return Plan(plan.changes, plan.only_applied, plan.warnings, tuple(sorted(pools)))
+    providers = tuple(entry.provider for entry in entries if entry.provider is not None)
+    return Plan(plan.changes, plan.only_applied, plan.warnings, tuple(sorted(pools)), providers)
 
 
 def merge_prices(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -19,6 +20,7 @@ from fairlane.agents.config_follower import ConfigFollower
 from fairlane.agents.dispatcher import Dispatcher
 from fairlane.agents.gate import Gate, GateSettings
 from fairlane.agents.intake import IntakeLimits
+from fairlane.agents.provider_keys import ProviderKeys
 from fairlane.agents.rebuilding_store import RebuildingStore
 from fairlane.agents.settle import Settle
 from fairlane.agents.store_rebuild import Groups, StoreRebuild
@@ -221,6 +223,9 @@ class StageProcess:
         }
         for provider in providers.values():
             stack.push_async_callback(provider.close)
+        keys = ProviderKeys(os.environ.get)
+        keys.configured(follower.view)
+        follower.add_listener(keys.configured)
         worker = Worker(
             names=self._names,
             publisher=publisher,

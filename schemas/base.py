@@ -17,6 +17,7 @@ TOPIC_SAFE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 DECIMAL = r"^[0-9]{1,7}(\.[0-9]{1,12})?$"
 HTTP_ADDRESS = r"^https?://[^\s/@?#]+(/[^\s?#]*)?$"
 """No user, query or fragment: those are where people put secrets, and addresses travel on topics."""
+ADDRESS_OR_ENV = rf"{HTTP_ADDRESS}|^env:[A-Za-z_][A-Za-z0-9_]*$"
 ENV_REFERENCE = r"^env:[A-Za-z_][A-Za-z0-9_]*$"
 PARAMETER_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
@@ -27,6 +28,8 @@ PATTERN_MEANINGS: dict[str, str] = {
     TOPIC_SAFE_NAME: "must be letters, digits and . _ - and start with a letter or digit",
     DECIMAL: 'must be a decimal number in quotes, for example "0.15"',
     HTTP_ADDRESS: "must be an http or https address without user, query or fragment",
+    ADDRESS_OR_ENV: "must be an http or https address without user, query or fragment, or env:NAME, the variable "
+    "that holds one where the file is applied",
     ENV_REFERENCE: "must be env:NAME, the name of the environment variable that holds the secret",
     PARAMETER_NAME: "must be the name of a request parameter: letters, digits and _",
 }

@@ -7,17 +7,19 @@ The file people write holds all of them; the ``catalog`` topic holds one record 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fairlane.schemas.base import (
+    ADDRESS_OR_ENV,
     DECIMAL,
     ENV_REFERENCE,
     HTTP_ADDRESS,
     MAX_SAFE_INTEGER,
     NAME,
     PARAMETER_NAME,
+    PATTERN_MEANINGS,
     TOPIC_SAFE_NAME,
     VISIBLE_ASCII,
     Timestamp,
@@ -40,7 +42,14 @@ def _usd_amount(text: str) -> str:
     return text
 
 
-UsdPerMillionTokens = Annotated[str, Field(pattern=DECIMAL), AfterValidator(_usd_amount)]
+def _no_number(amount: Any) -> Any:
+    # People who leave out the quotes are told of them; "must be a string" would not tell why.
+    if isinstance(amount, int | float):
+        raise ValueError(PATTERN_MEANINGS[DECIMAL])  # noqa: TRY004  (pydantic turns a ValueError into a violation)
+    return amount
+
+
+UsdPerMillionTokens = Annotated[str, BeforeValidator(_no_number), Field(pattern=DECIMAL), AfterValidator(_usd_amount)]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=NAME)]
 TopicSafeName = Annotated[str, Field(min_length=1, max_length=100, pattern=TOPIC_SAFE_NAME)]
 ParameterName = Annotated[str, Field(min_length=1, max_length=64, pattern=PARAMETER_NAME)]
@@ -78,6 +87,12 @@ class Provider(WireModel):
     base_url: Annotated[str, Field(max_length=2048, pattern=HTTP_ADDRESS)]
     key: Annotated[str, Field(max_length=256, pattern=ENV_REFERENCE)] | None = None
     timeout_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 120_000
+
+
+class ProviderInFile(Provider):
+    """A provider as people write it: ``base_url`` may be ``env:NAME``, whose value is applied."""
+
+    base_url: Annotated[str, Field(max_length=2048, pattern=ADDRESS_OR_ENV)]
 
 
 class Pool(WireModel):
@@ -123,7 +138,7 @@ RouteModels = Annotated[list[Name], Field(min_length=1, max_length=100)]
 class CatalogFile(WireModel):
     """The file people write."""
 
-    providers: list[Provider] = Field(default_factory=list)
+    providers: list[ProviderInFile] = Field(default_factory=list)
     pools: list[Pool] = Field(default_factory=list)
     models: list[Model] = Field(default_factory=list)
     routes: dict[Name, RouteModels] = Field(default_factory=dict)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from fairlane.schemas.attempt import Attempt, AttemptStatus
 from fairlane.schemas.base import WireModel
-from fairlane.schemas.catalog import CatalogEntry, CatalogFile, Model, Pool, Price, Provider
+from fairlane.schemas.catalog import CatalogEntry, CatalogFile, Model, Pool, Price, Provider, ProviderInFile
 from fairlane.schemas.chat import ChatBody, Message
 from fairlane.schemas.chunk import Chunk
 from fairlane.schemas.command import Command
@@ -102,7 +102,7 @@ def examples() -> dict[str, WireModel]:
         "catalog-model": CatalogEntry(kind="model", model=_model()),
         "tenants-file": TenantsFile(tenants=[_tenant()]),
         "catalog-file": CatalogFile(
-            providers=[_provider()],
+            providers=[ProviderInFile.model_validate(dict(_provider()))],
             pools=[Pool(pool="sim", slots=64)],
             models=[_model()],
             routes={"auto": ["sim-small"]},

@@ -98,9 +98,9 @@ def _price_text(price: dict[str, Any]) -> str:
 def _planner(path: str) -> Planner:
     from fairlane.agents.config_file import read_catalog_file
     from fairlane.agents.config_plan import plan_catalog
-    from fairlane.cli.config_commands import file_text
+    from fairlane.cli.config_commands import environment_value, file_text
 
-    file = read_catalog_file(*file_text(path))
+    file = read_catalog_file(*file_text(path), environment_value)
     return lambda applied, prune, now_ms: plan_catalog(
         file,
         applied.fold.catalog,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,21 @@ def file_text(path: str) -> tuple[str, str]:
         raise Reject(f"{name}: {failure.strerror or failure}") from None
 
 
+def environment_value(name: str) -> str | None:
+    """The value of a variable; of a setting also what ``fairlane.toml`` and the running stack say."""
+    from dataclasses import fields
+
+    from fairlane.cli import connections
+    from fairlane.settings import ENV_PREFIX, Settings
+
+    if value := os.environ.get(name):
+        return value
+    setting = name.removeprefix(ENV_PREFIX).lower()
+    if not name.startswith(ENV_PREFIX) or setting not in {field.name for field in fields(Settings)}:
+        return None
+    return str(getattr(connections.resolved_settings(), setting)) or None
+
+
 def names_of(prefix: str) -> TopicNames:
     """The topics of this installation."""
     from fairlane.agents.topic_names import TopicNames
@@ -75,6 +91,7 @@ async def apply_plan(topic: str, planner: Planner, *, prune: bool, dry_run: bool
     async with log_reader(settings) as reader:
         applied = await applied_now(reader, names)
         plan = planner(applied, prune, SystemClock().now_ms())
+        _tell_unset_keys(plan, settings.simulator_url)
         if dry_run:
             show_plan(plan, as_json=as_json, outcome="not written (--dry-run)")
             return
@@ -100,6 +117,22 @@ async def difference(planner: Planner, *, as_json: bool) -> int:
     plan = planner(applied, False, SystemClock().now_ms())
     show_plan(plan, as_json=as_json, outcome="to apply")
     return 1 if plan.changes or plan.only_applied else 0
+
+
+def _tell_unset_keys(plan: Plan, simulator_url: str) -> None:
+    """A key may be set for the workers only; still, this is when its absence is cheapest to notice.
+
+    The simulator takes any key, and `fairlane up` gives its workers one.
+    """
+    from fairlane.agents.provider_keys import unset_keys
+
+    named = (provider for provider in plan.providers if provider.base_url.rstrip("/") != simulator_url.rstrip("/"))
+    for provider, variable in unset_keys(named, os.environ.get):
+        click.echo(
+            f"warning: the key of provider {provider} is the variable {variable}, which is not set in this shell; "
+            "the workers need it in their environment",
+            err=True,
+        )
 
 
 def show_plan(plan: Plan, *, as_json: bool, outcome: str) -> None:

@@ -14,6 +14,8 @@ from typing import Literal
 
 import psutil
 
+from fairlane.agents.provider_keys import unset_keys
+from fairlane.devstack.applied_providers import applied_providers
 from fairlane.devstack.artifacts import cache_path, kafka_cached, redis_cached, redis_on_path
 from fairlane.devstack.jar_lock import KAFKA_VERSION
 from fairlane.devstack.java import find_java, java_major
@@ -21,7 +23,7 @@ from fairlane.devstack.port_choice import bindable
 from fairlane.devstack.services import given_addresses, service_answers, shown, variable_of
 from fairlane.devstack.stack import CLICKHOUSE_PORT, KAFKA_PORT, REDIS_PORT, SIMULATOR_PORT
 from fairlane.devstack.state import load_state
-from fairlane.errors import Fatal, Reject
+from fairlane.errors import Fatal, Reject, Retry
 from fairlane.settings import Settings
 
 MINIMUM_PYTHON = (3, 11)
@@ -55,7 +57,7 @@ async def examine(settings: Settings) -> list[Finding]:
         findings.append(_wheel("chdb", "ClickHouse's engine", "FAIRLANE_CLICKHOUSE_URL"))
     findings += [*_ports(settings), _disk(settings), _memory(), _state_dir(settings)]
     findings += await asyncio.gather(*(_service(*given) for given in given_addresses(settings).items()))
-    return findings
+    return [*findings, *await _keys(settings)]
 
 
 def _python() -> Finding:
@@ -151,6 +153,30 @@ def _state_dir(settings: Settings) -> Finding:
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         return Finding("state directory", "missing", f"{place} cannot be written", "set FAIRLANE_STATE_DIR")
     return Finding("state directory", "ok", str(place))
+
+
+async def _keys(settings: Settings) -> list[Finding]:
+    """The keys of the applied providers, where an installation answers. The simulator takes any key."""
+    state = load_state(Path(settings.state_dir))
+    running = state.addresses if state is not None and state.running() else {}
+    bootstrap = settings.kafka_bootstrap or running.get("kafka", "")
+    if not bootstrap or not await service_answers("kafka", bootstrap):
+        return []
+    try:
+        providers = await applied_providers(bootstrap, settings.topic_prefix)
+    except Retry as failure:
+        return [Finding("keys of providers", "note", str(failure), "see whether the topics are there: fairlane topics")]
+    simulator = (settings.simulator_url or running.get("simulator", "")).rstrip("/")
+    unset = unset_keys((each for each in providers if each.base_url.rstrip("/") != simulator), os.environ.get)
+    return [
+        Finding(
+            f"key of provider {provider}",
+            "note",
+            f"{variable} is not set in this shell",
+            f"the workers need {variable} in their environment; without it calls go without a key",
+        )
+        for provider, variable in unset
+    ]
 
 
 async def _service(name: str, address: str) -> Finding:

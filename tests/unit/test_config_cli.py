@@ -87,7 +87,11 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         log.create_topics(prefix, pools)
         return tuple(name for name in log.counts() if name not in before)
 
-    monkeypatch.setattr(connections, "resolved_settings", lambda *_need: Settings(kafka_bootstrap="memory"))
+    monkeypatch.setattr(
+        connections,
+        "resolved_settings",
+        lambda *_need: Settings(kafka_bootstrap="memory", simulator_url="http://127.0.0.1:47111/v1"),
+    )
     monkeypatch.setattr(connections, "log_reader", log_reader)
     monkeypatch.setattr(connections, "log_publisher", log_publisher)
     monkeypatch.setattr(kafka_topics, "create_topics", create_topics)
@@ -293,3 +297,23 @@ def test_usage_shows_what_each_applied_tenant_holds(shell: Shell, monkeypatch: p
         "undispatched": 3,
         "in_flight": 1,
     }
+
+
+def test_the_example_catalog_finds_the_simulator_of_any_stack(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FAIRLANE_SIMULATOR_URL", raising=False)
+    shell.run("catalog", "apply", "-f", CATALOG)
+    assert shell.json("catalog", "list")[0]["base_url"] == "http://127.0.0.1:47111/v1"
+    assert "SIM_KEY" not in shell.err
+
+
+def test_applying_a_provider_whose_key_is_not_set_names_the_variable(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ACME_LLM_KEY", raising=False)
+    file = shell.file('providers: [{provider: acme, base_url: "https://llm.example/v1", key: env:ACME_LLM_KEY}]')
+    shell.run("catalog", "apply", "-f", file)
+    assert "warning: the key of provider acme is the variable ACME_LLM_KEY, which is not set" in shell.err
+    monkeypatch.setenv("ACME_LLM_KEY", "open-sesame")
+    shell.run("catalog", "apply", "-f", file)
+    assert "ACME_LLM_KEY" not in shell.err
+    assert "open-sesame" not in shell.err

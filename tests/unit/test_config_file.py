@@ -44,8 +44,10 @@ def catalog_refusal(text: str) -> str:
 @pytest.mark.parametrize("name", ["tenants.yaml", "catalog.yaml"])
 def test_the_commented_examples_are_valid(name: str) -> None:
     text = (ROOT / "examples" / name).read_text()
-    read = read_tenants_file if name == "tenants.yaml" else read_catalog_file
-    read(text, name)
+    if name == "tenants.yaml":
+        read_tenants_file(text, name)
+    else:
+        read_catalog_file(text, name, {"FAIRLANE_SIMULATOR_URL": "http://127.0.0.1:9999/v1"}.get)
 
 
 def test_the_packaged_defaults_are_valid_and_name_the_tenants_of_the_examples() -> None:
@@ -161,7 +163,11 @@ def test_a_valid_catalog_is_read() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('input: "0.15"', "input: 0.15", "catalog.yaml:12: models[0].prices[0].input must be a string"),
+        (
+            'input: "0.15"',
+            "input: 0.15",
+            "catalog.yaml:12: models[0].prices[0].input must be a decimal number in quotes",
+        ),
         ('input: "0.15"', 'input: "0.1234567891"', "models[0].prices[0].input must have at most 9 decimals"),
         ('input: "0.15"', 'input: "-1"', "models[0].prices[0].input must be a decimal number in quotes"),
         ('input: "0.15"', 'input: "0.15", cached_input: "0.2"', "cached_input must not be above input"),
@@ -199,3 +205,34 @@ def test_prices_out_of_order_are_refused() -> None:
         '    prices:\n      - {from: 2027-01-01T00:00:00Z, input: "1", output: "1"}\n',
     )
     assert "prices must be in order of their from dates" in catalog_refusal(text)
+
+
+def test_an_address_may_stand_in_a_variable_of_the_shell_that_applies() -> None:
+    text = CATALOG.replace('"http://127.0.0.1:9999/v1"', "env:MODELS_URL")
+    file = read_catalog_file(text, "catalog.yaml", {"MODELS_URL": " http://127.0.0.1:8000/v1 "}.get)
+    assert file.content.providers[0].base_url == "http://127.0.0.1:8000/v1"
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (None, "names the variable MODELS_URL, which is not set where the file is applied"),
+        ("", "names the variable MODELS_URL, which is not set where the file is applied"),
+        (
+            "http://me:sesame@127.0.0.1/v1",
+            "names the variable MODELS_URL, whose value must be an http or https address",
+        ),
+    ],
+)
+def test_an_address_in_a_variable_is_checked_as_any_and_its_value_is_not_told(value: str | None, rule: str) -> None:
+    text = CATALOG.replace('"http://127.0.0.1:9999/v1"', "env:MODELS_URL")
+    with pytest.raises(Reject) as refusal:
+        read_catalog_file(text, "catalog.yaml", {"MODELS_URL": value}.get)
+    assert str(refusal.value).startswith(f"catalog.yaml:2: providers[0].base_url {rule}")
+    assert "sesame" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("amount", ["0.15", "1", "true"])
+def test_a_price_without_quotes_is_told_of_the_quotes(amount: str) -> None:
+    refusal = catalog_refusal(CATALOG.replace('input: "0.15"', f"input: {amount}"))
+    assert 'models[0].prices[0].input must be a decimal number in quotes, for example "0.15"' in refusal

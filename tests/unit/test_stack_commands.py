@@ -15,6 +15,7 @@ from fairlane.devstack.identity import ProcessIdentity, identify
 from fairlane.devstack.services import shown
 from fairlane.devstack.state import ProcessState, StackState
 from fairlane.devstack.status import StackStatus
+from fairlane.schemas.catalog import Provider
 from fairlane.settings import Settings
 
 
@@ -73,14 +74,28 @@ async def test_doctor_on_given_services_asks_for_nothing_native(monkeypatch: pyt
         asked.append(name)
         return name != "redis"
 
+    async def providers(_bootstrap: str, _prefix: str) -> list[Provider]:
+        return [
+            Provider(provider="sim", base_url="http://s:4/v1", key="env:SIM_KEY"),
+            Provider(provider="acme", base_url="http://a:5/v1", key="env:ACME_LLM_KEY"),
+            Provider(provider="blue", base_url="http://b:6/v1", key="env:BLUE_LLM_KEY"),
+        ]
+
     monkeypatch.setattr("fairlane.devstack.doctor.service_answers", answers)
+    monkeypatch.setattr("fairlane.devstack.doctor.applied_providers", providers)
+    monkeypatch.delenv("SIM_KEY", raising=False)
+    monkeypatch.delenv("ACME_LLM_KEY", raising=False)
+    monkeypatch.setenv("BLUE_LLM_KEY", "open-sesame")
     given = Settings(
         kafka_bootstrap="k:1", redis_url="redis://u:secret@r:2", clickhouse_url="http://c:3",
         simulator_url="http://s:4/v1",
     )  # fmt: skip
     findings = {finding.subject: finding for finding in await examine(given)}
     assert not {"Java", "Kafka", "Redis", "ClickHouse's engine"} & set(findings)
-    assert asked == ["kafka", "redis", "clickhouse", "simulator"]
+    assert set(asked) == {"kafka", "redis", "clickhouse", "simulator"}
+    assert [subject for subject in findings if subject.startswith("key of")] == ["key of provider acme"]
+    assert "ACME_LLM_KEY is not set" in findings["key of provider acme"].found
+    assert "open-sesame" not in str(findings)
     assert findings["FAIRLANE_KAFKA_BOOTSTRAP"].verdict == "ok"
     missing = findings["FAIRLANE_REDIS_URL"]
     assert missing.verdict == "missing"
