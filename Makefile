@@ -6,7 +6,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup lint format test test-unit test-integration demo up down bench bench-quick profile docs sim compose-check clean
+.PHONY: help setup lint format test test-unit test-integration demo up down bench bench-quick profile docs sim chaos compose-check clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -57,6 +57,9 @@ profile: $(INSTALLED) ## A flame graph of every stage under load, into benchmark
 
 sim: $(INSTALLED) ## The whole chain on virtual time with faults: SEEDS=… runs, every promise checked
 	$(BIN)/fairlane sim --seeds $(or $(SEEDS),1000)
+
+chaos: $(INSTALLED) ## Real faults on a stack of its own under load: FAULTS=… chooses, `python -m tests.chaos --list` names them
+	$(BIN)/python -m tests.chaos $(FAULTS)
 
 docs: $(INSTALLED) ## Regenerate what is generated: contracts, topology picture, settings and metrics tables
 	$(BIN)/python tools/docs.py

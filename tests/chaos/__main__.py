@@ -1,0 +1,107 @@
+"""``make chaos``: torments a stack of its own and counts what broke."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from benchmarks.report import RESULTS, provenance
+from fairlane.errors import FairlaneError
+from fairlane.logs import configure_logging
+from tests.chaos.catalogue import FAULTS, SHORT
+from tests.chaos.chaos_stack import chaos_stack
+from tests.chaos.experiment import Experiment, Outcome
+from tests.chaos.fault import Fault
+from tests.chaos.table import print_table, write_csv
+
+Say = Callable[[str], None]
+
+
+@click.command("chaos", epilog="Example:  python -m tests.chaos kill-worker redis-empty")
+@click.argument("names", nargs=-1, metavar="[FAULT]...")
+@click.option("--list", "listed", is_flag=True, help="Say which faults there are.")
+@click.option("--short", is_flag=True, help="The few faults that the tests run.")
+@click.option("--state-dir", default=".fairlane/chaos", help="Where the stack keeps data and logs.")
+@click.option("--out", default=str(RESULTS / "chaos.csv"), help="The CSV; empty: none.")
+def command(names: tuple[str, ...], listed: bool, short: bool, state_dir: str, out: str) -> int:
+    """Torment a stack of its own with each FAULT (default: all); exits 1 if a bar is broken."""
+    if listed:
+        for fault in FAULTS.values():
+            click.echo(f"{fault.name:22} {fault.what}")
+        return 0
+    chosen = [name for text in names for name in text.split(",") if name] or list(SHORT if short else FAULTS)
+    if unknown := [name for name in chosen if name not in FAULTS]:
+        raise click.UsageError(f"no fault {', '.join(unknown)}; --list shows them")
+    configure_logging("chaos", "chaos", "error")
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        click.echo(f"[{time.monotonic() - began:5.0f} s] {line}", err=True)
+
+    origin = provenance(" ".join(["python -m tests.chaos", *sys.argv[1:]]))
+    outcomes: list[Outcome] = []
+    try:
+        asyncio.run(_torment(Path(state_dir), [FAULTS[name] for name in chosen], outcomes, say))
+    finally:
+        if outcomes:
+            print_table(outcomes, origin)
+            if out:
+                write_csv(Path(out), outcomes, origin)
+                click.echo(f"written: {out}")
+    return 1 if any(outcome.broken for outcome in outcomes) else 0
+
+
+async def _torment(state_dir: Path, faults: Sequence[Fault], outcomes: list[Outcome], say: Say) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    left = list(faults)
+    while left:
+        say("a fresh stack")
+        async with chaos_stack(state_dir) as stack:
+            experiment = Experiment(stack, say)
+            await experiment.start()
+            try:
+                sound = True
+                while left and sound:
+                    outcome = await experiment.run(left.pop(0))
+                    outcomes.append(outcome)
+                    sound = not outcome.broken
+                    for line in outcome.broken:
+                        say(f"{outcome.name}: BROKEN: {line}")
+                    say(f"{outcome.name}: {'held' if sound else 'broken'} in {outcome.seconds:.0f} s")
+                if sound:
+                    outcomes.append(await experiment.whole())
+            finally:
+                await experiment.stop()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Run the command; a signal or an expected failure ends it in one line, and nothing is left running."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return int(command.main(prog_name="chaos", standalone_mode=False) or 0)
+    except click.ClickException as failure:
+        failure.show()
+        return failure.exit_code
+    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
+        click.echo("interrupted", err=True)
+        return 130
+    except FairlaneError as failure:
+        click.echo(f"chaos: {failure}", err=True)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""One fault from its baseline to its verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairlane.errors import Retry
+from tests.chaos.chaos_stack import ChaosStack, eventually
+from tests.chaos.fault import Fault, Scene, now
+from tests.chaos.judge import TABLES, Counts, Evidence, judge, settled
+from tests.chaos.load import Load, Sent
+from tests.chaos.log_observer import LogObserver
+from tests.chaos.probes import Probes
+from tests.chaos.recovery import Baseline, baseline, recovered_after
+from tests.chaos.stack_config import NARROW_MODEL, WEIGHTS
+from tests.chaos.takeover import Takeovers
+
+RATE = 60.0
+FLOOD_RATE = 90.0
+"""Of the narrow pool, which serves about 60 a second."""
+FLOOD_TENANTS = tuple(name for name, weight in WEIGHTS.items() for _ in range(round(weight)))
+FLOOD_KINDS = {"good": 1}
+BASELINE_S = 5.0
+LEAD_S = 1.0
+"""Of the load before the baseline: the first requests of a run learn topics and open connections."""
+ANSWER_S = 1.0
+"""After the baseline: the last of its requests are answered by then, or the chain is not at rest."""
+RECOVERY_BOUND_S = 60.0
+SETTLE_BOUND_S = 60.0
+NO_MARKS: Mapping[str, int] = {}
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A row of the table. ``recovery_s`` is the longest of its steps; infinity where it was not seen."""
+
+    name: str
+    what: str
+    counts: Counts
+    recovery_s: float | None
+    seconds: float
+    restarts: int
+    usual: Baseline | None
+    notes: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    """Bars that were missed, and what the fault itself found."""
+
+
+class Experiment:
+    """Runs faults on one stack, one after the other. Use it between :meth:`start` and :meth:`stop`."""
+
+    def __init__(self, stack: ChaosStack, say: Callable[[str], None]) -> None:
+        self._stack = stack
+        self._say = say
+        self._observer = LogObserver(stack.settings.kafka_bootstrap, stack.settings.topic_prefix)
+        self._probes = Probes(stack)
+        self._sent: list[Sent] = []
+        self._calls_before = 0
+
+    async def start(self) -> None:
+        """Begin to watch."""
+        await self._observer.start()
+        await self._probes.start()
+        self._calls_before = await self._stack.provider_calls()
+
+    async def stop(self) -> None:
+        """Watch no more."""
+        try:
+            await self._probes.stop()
+        finally:
+            await self._observer.stop()
+
+    async def run(self, fault: Fault) -> Outcome:
+        """Run one fault; raises Fatal where the stack itself is gone."""
+        began, run = time.monotonic(), f"{fault.name}-{uuid.uuid4().hex[:4]}"
+        marks, samples_before = self._observer.marks(), len(self._probes.usage)
+        held_before, calls_before = dict(self._observer.held), await self._stack.provider_calls()
+        restarts_before = self._stack.restarts()
+        scene = Scene(self._stack, self._observer, self._say)
+        bootstrap, topic = self._stack.settings.kafka_bootstrap, self._stack.settings.topic_prefix + "requests"
+        load = Load(bootstrap, topic, run, RATE)
+        flood = Load(
+            bootstrap, topic, f"{run}-n", FLOOD_RATE, model=NARROW_MODEL, kinds=FLOOD_KINDS, tenants=FLOOD_TENANTS
+        )
+        recoveries: list[float] = []
+        takeovers = Takeovers()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._stack.mend)
+            for one in (load, flood) if fault.flooded else (load,):
+                await one.start()
+                stack.push_async_callback(one.stop)
+            await asyncio.sleep(LEAD_S)
+            began_s = now()
+            await asyncio.sleep(BASELINE_S + ANSWER_S)
+            usual = baseline(self._latencies(load), self._probes.lags, began_s, began_s + BASELINE_S)
+            self._say(f"{fault.name}: usual latency {usual.latency_s * 1000:.0f} ms, lag {usual.lag:.0f}")
+            for number, step in enumerate(fault.steps, 1):
+                stepped_s = now()
+                async with asyncio.timeout(fault.bound_s):
+                    ended_s = await step(scene)
+                recovery_s = await self._recovered(load, usual, ended_s)
+                recoveries.append(recovery_s)
+                takeovers.steps.append((stepped_s, ended_s))
+                self._say(f"{fault.name}: step {number} of {len(fault.steps)}: recovered in {recovery_s:.1f} s")
+        sent = [*load.sent, *flood.sent]
+        self._sent += sent
+
+        async def evidence() -> Evidence:
+            calls = await self._stack.provider_calls() - calls_before
+            return await self._evidence(run, sent, marks, samples_before, held_before, calls)
+
+        counts = await self._settle(evidence)
+        if fault.flooded:
+            takeovers.judge(self._observer.since(marks), self._observer.records, scene)
+        restarts = self._stack.restarts() - restarts_before
+        outcome = Outcome(
+            fault.name, fault.what, counts, max(recoveries), time.monotonic() - began, restarts, usual, scene.notes
+        )
+        outcome.broken = [*_broken(fault, counts, outcome.recovery_s), *scene.failures]
+        return outcome
+
+    async def whole(self) -> Outcome:
+        """All that ever happened on this stack, judged once more: what came late is found here."""
+        calls = await self._stack.provider_calls() - self._calls_before
+        evidence = await self._evidence("", self._sent, dict.fromkeys(self._observer.records, 0), 0, {}, calls)
+        counts = judge(evidence)
+        outcome = Outcome("(all of these)", "every record since the start", counts, None, 0.0, 0, None)
+        every = Fault("all", "", (), calls_bar=None, success_bar=0.0, late_records=True)
+        outcome.broken = _broken(every, counts, None)
+        return outcome
+
+    def _latencies(self, load: Load) -> list[tuple[float, float]]:
+        found = []
+        for sent in load.sent:
+            if sent.fresh:
+                answered = self._observer.answered_s(sent.key)
+                found.append((sent.due_s, math.inf if answered is None else answered - sent.due_s))
+        return found
+
+    async def _recovered(self, load: Load, usual: Baseline, ended_s: float) -> float:
+        deadline = time.monotonic() + RECOVERY_BOUND_S
+        while time.monotonic() < deadline:
+            latencies = [one for one in self._latencies(load) if one[0] >= ended_s]
+            lags = [one for one in self._probes.lags if one[0] >= ended_s]
+            after = recovered_after(latencies, lags, usual, ended_s, now())
+            if after is not None:
+                return after
+            await asyncio.sleep(0.25)
+        return math.inf
+
+    async def _settle(self, evidence: Callable[[], Any]) -> Counts:
+        async def quiet() -> bool:
+            try:
+                return settled(await evidence())
+            except (Retry, OSError):
+                return False
+
+        await eventually(quiet, SETTLE_BOUND_S, every_s=0.5)
+        return judge(await evidence())
+
+    async def _evidence(
+        self, run: str, sent: list[Sent], marks: Mapping[str, int], samples: int, held: Mapping[str, int], calls: int
+    ) -> Evidence:
+        like = f" WHERE request_id LIKE '{run}-%'" if run else ""
+        tables = {
+            table: await self._stack.sql(f"SELECT {columns} FROM {table}{'' if table == 'dead_letters' else like}")
+            for table, (_, columns) in TABLES.items()
+        }
+        usage = await self._stack.usage()
+        return Evidence(
+            run, sent, self._observer.since(marks), held, self._probes.usage[samples:], dict(self._observer.spent),
+            usage, tables, calls,
+        )  # fmt: skip
+
+
+def _broken(fault: Fault, counts: Counts, recovery_s: float | None) -> list[str]:
+    bars = [
+        (counts.lost == 0, f"{counts.lost} lost"),
+        (counts.duplicates == 0, f"{counts.duplicates} duplicates"),
+        (counts.raw_duplicates == 0 or fault.late_records, f"{counts.raw_duplicates} second terminals in the log"),
+        (counts.over_budget == 0, f"{counts.over_budget} times over budget"),
+        (counts.left_held == 0, f"{counts.left_held} tenants with something held at the end"),
+        (counts.redis_nano == 0, f"Redis and the log differ by {counts.redis_nano} nano-dollars"),
+        (
+            not (counts.missing_rows or counts.extra_rows or counts.clickhouse_nano),
+            f"ClickHouse lacks {counts.missing_rows} rows, has {counts.extra_rows} too many",
+        ),
+        (
+            fault.calls_bar is None or counts.calls_per_request <= fault.calls_bar,
+            f"{counts.calls_per_request:.3f} calls per request, above {fault.calls_bar}",
+        ),
+        (
+            counts.good > 0 and counts.succeeded >= fault.success_bar * counts.good,
+            f"only {counts.succeeded} of {counts.good} good requests succeeded",
+        ),
+        (
+            recovery_s is None or recovery_s <= fault.recovery_bar_s,
+            f"recovered after {recovery_s} s, later than {fault.recovery_bar_s:.0f} s",
+        ),
+    ]
+    return [text for holds, text in bars if not holds]

@@ -1,0 +1,95 @@
+"""kill -9: of each process of each stage in turn, of all stages, of the services."""
+
+from __future__ import annotations
+
+import signal
+
+from redis.asyncio import Redis
+
+from tests.chaos.chaos_stack import PROCESSES, STAGES, redis_must_start_empty
+from tests.chaos.fault import Fault, Scene, Step, now
+
+CANARY = "chaos-canary"
+"""A key of nobody's: it is gone exactly if Redis lost its data."""
+
+
+def kill_process(stage: str, number: int) -> Step:
+    """kill -9 of one process; its supervisor starts it again."""
+
+    async def step(scene: Scene) -> float:
+        killed = scene.stack.signal([f"{stage}-{number}"], signal.SIGKILL)
+        ended = now()
+        await scene.stack.all_ready(but=killed)
+        return ended
+
+    return step
+
+
+async def kill_all(scene: Scene) -> float:
+    """kill -9 of every stage process at once."""
+    killed = scene.stack.signal([name for stage in STAGES for name in scene.stack.of_stage(stage)], signal.SIGKILL)
+    ended = now()
+    await scene.stack.all_ready(but=killed)
+    return ended
+
+
+def kill_service(name: str) -> Step:
+    """kill -9 of a service, which comes back on its data."""
+
+    async def step(scene: Scene) -> float:
+        killed = scene.stack.signal([name], signal.SIGKILL)
+        ended = now()
+        await scene.stack.all_ready(but=killed)
+        return ended
+
+    return step
+
+
+async def redis_empty(scene: Scene) -> float:
+    """kill -9 of Redis, which comes back without its data."""
+    marker = redis_must_start_empty(scene.stack.services_dir)
+    marker.touch()
+    try:
+        client = Redis.from_url(scene.stack.settings.redis_url)
+        try:
+            await client.set(CANARY, "alive")
+            killed = scene.stack.signal(["redis"], signal.SIGKILL)
+            ended = now()
+            await scene.stack.all_ready(but=killed)
+            if await client.exists(CANARY):
+                scene.failures.append("Redis came back with its data: the fault did not happen")
+        finally:
+            await client.aclose()
+    finally:
+        marker.unlink()
+    return ended
+
+
+async def redis_flush(scene: Scene) -> float:
+    """FLUSHALL."""
+    client = Redis.from_url(scene.stack.settings.redis_url)
+    try:
+        await client.flushall()
+    finally:
+        await client.aclose()
+    return now()
+
+
+KILLS = (
+    *(
+        Fault(
+            f"kill-{stage}", f"kill -9 of each {stage} process in turn",
+            tuple(kill_process(stage, number + 1) for number in range(PROCESSES)),
+        )
+        for stage in STAGES if stage != "dispatcher"
+    ),
+    Fault(
+        "kill-dispatcher", "kill -9 of each dispatcher in turn, while the narrow pool is flooded",
+        tuple(kill_process("dispatcher", number + 1) for number in range(PROCESSES)), flooded=True,
+    ),
+    Fault("kill-all", "kill -9 of all stage processes at once", (kill_all,), recovery_bar_s=30.0),
+    Fault("kill-broker", "kill -9 of the broker, back on its data", (kill_service("kafka"),), recovery_bar_s=30.0),
+    Fault("kill-clickhouse", "kill -9 of the ClickHouse front, back on its data", (kill_service("clickhouse"),)),
+    Fault("redis-empty", "kill -9 of Redis, back without its data", (redis_empty,)),
+    Fault("redis-flush", "FLUSHALL under load", (redis_flush,)),
+)  # fmt: skip

@@ -1,0 +1,165 @@
+"""The load: five tenants in an open loop, good requests among bad ones, repetitions and shared keys."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fairlane.adapters.kafka_publisher import KafkaPublisher
+from fairlane.ports import Outgoing, Record
+from tests.chaos.stack_config import MAIN_MODEL, WEIGHTS
+
+KINDS = {
+    "good": 84, "streamed": 5, "repeated": 2, "same_key": 1, "reused_id": 1, "not_json": 2, "bad_field": 2,
+    "unknown_model": 1, "unknown_tenant": 1, "no_ids": 1,
+}  # fmt: skip
+"""How many of a hundred are of each kind."""
+PARTITIONS = 8
+MAX_TOKENS = 24
+BUFFER_BYTES = 256 * 2**20
+ACK_TIMEOUT_MS = 120_000
+"""Above every outage: what is not acknowledged by then was not sent."""
+
+
+@dataclass(slots=True)
+class Sent:
+    """One record produced. ``due_s`` is seconds since the epoch; ``place`` is empty until it is acknowledged."""
+
+    kind: str
+    tenant: str
+    request_id: str
+    due_s: float
+    place: str = ""
+
+    @property
+    def key(self) -> str:
+        """``tenant/request``."""
+        return f"{self.tenant}/{self.request_id}"
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is a good request that is to be called and answered."""
+        return self.kind in ("good", "streamed")
+
+
+class Load:
+    """Sends ``rate`` records a second from :meth:`start` to :meth:`stop`, whatever becomes of them.
+
+    ``run`` begins every request id. ``kinds`` is as :data:`KINDS`.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        run: str,
+        rate: float,
+        *,
+        model: str = MAIN_MODEL,
+        kinds: dict[str, int] | None = None,
+        tenants: Sequence[str] = tuple(WEIGHTS),
+        seed: int = 1,
+    ) -> None:
+        self._publisher = KafkaPublisher(
+            bootstrap, "chaos-load", buffer_bytes=BUFFER_BYTES, delivery_timeout_ms=ACK_TIMEOUT_MS
+        )
+        self._topic, self.run, self.rate, self._model = topic, run, rate, model
+        kinds = KINDS if kinds is None else kinds
+        self._kinds = [kind for kind, count in kinds.items() for _ in range(count)]
+        self._tenants = tenants
+        self._random = random.Random(f"{seed}/{run}")
+        self._task: asyncio.Task[None] | None = None
+        self._documents: list[dict[str, Any]] = []
+        self.sent: list[Sent] = []
+        self.unacknowledged = 0
+
+    async def start(self) -> None:
+        """Connect and begin."""
+        await self._publisher.start()
+        await self._publisher.partitions(self._topic)
+        self._task = asyncio.create_task(self._send(), name=f"load {self.run}")
+
+    async def stop(self) -> None:
+        """Send no more and wait for the acknowledgements. Raises what ended the load before its time."""
+        if self._task is None:
+            return
+        if not self._task.done():
+            self._task.cancel()
+        ended = (await asyncio.gather(self._task, return_exceptions=True))[0]
+        self._task = None
+        try:
+            async with asyncio.timeout(ACK_TIMEOUT_MS / 1000):
+                await self._publisher.flush()
+        finally:
+            await self._publisher.stop()
+        if isinstance(ended, Exception):
+            raise ended
+
+    async def _send(self) -> None:
+        began, number = time.time(), 0
+        while True:
+            due = began + number / self.rate
+            if (wait := due - time.time()) > 0:
+                await asyncio.sleep(wait)
+            kind = self._random.choice(self._kinds)
+            sent, value = self._record(kind, number, due)
+            self.sent.append(sent)
+            ack = self._publisher.send(Outgoing(self._topic, None, value, (), number % PARTITIONS))
+            ack.add_done_callback(lambda done, sent=sent: self._acknowledged(done, sent))  # type: ignore[misc]
+            number += 1
+
+    def _acknowledged(self, ack: asyncio.Future[Record], sent: Sent) -> None:
+        if ack.cancelled() or ack.exception() is not None:
+            self.unacknowledged += 1
+            return
+        record = ack.result()
+        sent.place = f"{record.topic}/{record.partition}/{record.offset}"
+
+    def _record(self, kind: str, number: int, due: float) -> tuple[Sent, bytes]:
+        name = f"{self.run}-{number}"
+        if kind in ("repeated", "same_key", "reused_id") and not self._documents:
+            kind = "good"
+        tenant = self._tenants[number % len(self._tenants)]
+        document = self._good(tenant, name)
+        match kind:
+            case "streamed":
+                document["stream"] = True
+            case "repeated" | "reused_id":
+                document = json.loads(json.dumps(self._random.choice(self._documents[-200:])))
+                if kind == "reused_id":
+                    document["body"]["messages"][0]["content"] += " otherwise"
+            case "same_key":
+                earlier = self._random.choice(self._documents[-200:])
+                document = {**earlier, "request_id": name, "idempotency_key": earlier["request_id"]}
+            case "not_json":
+                return Sent(kind, "", "", due), b'{"schema": "fairlane.request.v1", "request_id": "' + name.encode()
+            case "no_ids":
+                del document["request_id"]
+                return Sent(kind, "", "", due), json.dumps(document).encode()
+            case "bad_field":
+                document["body"]["max_tokens"] = -1
+            case "unknown_model":
+                document["body"]["model"] = "nothing"
+            case "unknown_tenant":
+                document["tenant_id"] = "nobody"
+        if kind in ("good", "streamed"):
+            self._documents.append(document)
+        return Sent(kind, document["tenant_id"], document["request_id"], due), json.dumps(document).encode()
+
+    def _good(self, tenant: str, name: str) -> dict[str, Any]:
+        words = " ".join(self._random.choices(("fair", "lanes", "keep", "queues", "moving"), k=12))
+        return {
+            "schema": "fairlane.request.v1",
+            "request_id": name,
+            "tenant_id": tenant,
+            "body": {
+                "model": self._model,
+                "max_tokens": self._random.randint(8, MAX_TOKENS),
+                "messages": [{"role": "user", "content": f"{name} {words}"}],
+            },
+        }

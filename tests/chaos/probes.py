@@ -1,0 +1,125 @@
+"""What is asked again and again while a fault goes on: lag of all groups, and the tenants' figures."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from fairlane.errors import Retry
+from fairlane.ports import TenantUsage
+from fairlane.streams.topology import STAGES
+from tests.chaos.chaos_stack import ChaosStack
+from tests.chaos.stack_config import POOLS
+
+LAG_EVERY_S = 0.5
+USAGE_EVERY_S = 0.2
+ANSWER_S = 2.0
+
+
+class UsageSample(NamedTuple):
+    """A tenant's figures, with the time they were asked and answered."""
+
+    began_s: float
+    answered_s: float
+    tenant: str
+    usage: TenantUsage
+
+
+class Probes:
+    """Runs from :meth:`start` to :meth:`stop`."""
+
+    def __init__(self, stack: ChaosStack) -> None:
+        self._stack = stack
+        self._tasks: list[asyncio.Task[None]] = []
+        self.lags: list[tuple[float, float]] = []
+        """When asked, and records behind the commits of all groups; infinity where there was no answer."""
+        self.usage: list[UsageSample] = []
+        self._clients: tuple[Any, Any] | None = None
+        self._topics: dict[str, list[TopicPartition]] = {}
+
+    async def start(self) -> None:
+        """Begin asking."""
+        self._tasks = [asyncio.create_task(self._ask_lag()), asyncio.create_task(self._ask_usage())]
+
+    async def stop(self) -> None:
+        """Ask no more. Raises what ended a probe before its time."""
+        for task in self._tasks:
+            task.cancel()
+        ended = await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        await self._disconnect()
+        for failure in ended:
+            if isinstance(failure, Exception):
+                raise failure
+
+    async def _ask_lag(self) -> None:
+        while True:
+            began = time.time()
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    lag = await self._lag()
+            except (KafkaError, OSError, TimeoutError):
+                lag = math.inf
+                await self._disconnect()
+            self.lags.append((began, lag))
+            await asyncio.sleep(max(0.0, began + LAG_EVERY_S - time.time()))
+
+    async def _lag(self) -> float:
+        if self._clients is None:
+            await self._connect()
+        assert self._clients is not None
+        admin, consumer = self._clients
+        prefix = self._stack.settings.group_prefix
+        every = [tp for partitions in self._topics.values() for tp in partitions]
+        ends = await consumer.end_offsets(every)
+        behind = 0.0
+        for group, partitions in self._topics.items():
+            committed = await admin.list_consumer_group_offsets(prefix + group)
+            behind += sum(ends[tp] - (committed[tp].offset if tp in committed else 0) for tp in partitions)
+        return behind
+
+    async def _connect(self) -> None:
+        settings = self._stack.settings
+        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, request_timeout_ms=2000)
+        consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap, enable_auto_commit=False)
+        self._clients = (admin, consumer)
+        await admin.start()
+        await consumer.start()
+        await consumer._client.force_metadata_update()
+        for stage in STAGES:
+            names = [
+                topic.full_name(settings.topic_prefix, pool)
+                for topic in stage.inputs
+                for pool in (POOLS if topic.per_pool else (None,))
+            ]
+            self._topics[stage.name] = [
+                TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()
+            ]
+
+    async def _disconnect(self) -> None:
+        clients, self._clients = self._clients, None
+        if clients is None:
+            return
+        admin, consumer = clients
+        for closing in (admin.close(), consumer.stop()):
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    await closing
+            except (KafkaError, OSError, TimeoutError):
+                continue
+
+    async def _ask_usage(self) -> None:
+        while True:
+            began = time.time()
+            try:
+                figures = await self._stack.usage()
+            except Retry:
+                figures = {}
+            self.usage += [UsageSample(began, time.time(), tenant, usage) for tenant, usage in figures.items()]
+            await asyncio.sleep(max(0.0, began + USAGE_EVERY_S - time.time()))
