@@ -35,7 +35,7 @@ from fairlane.ports import (
 from fairlane.schemas.codec import DecodeError, decode
 from fairlane.schemas.errors import ErrorCode, ErrorDetail, error
 from fairlane.schemas.headers import identity_header
-from fairlane.schemas.request_codec import readable_ids
+from fairlane.schemas.request_codec import readable_parts
 from fairlane.schemas.result import Result
 from fairlane.telemetry import Metrics, get_logger
 
@@ -131,11 +131,12 @@ class Gate:
         _log.error("gate_poison", offset=record.offset, partition=record.partition, error=type(failure).__name__)
         detail = error(ErrorCode.INTERNAL, f"the gate failed on this record: {type(failure).__name__}")
         version, now_ms = self._config().version, self._clock.now_ms()
-        ids = readable_ids(record.value)
-        if ids is None:
-            outgoing = self._outcomes.dead_letter(record, detail, None, version, now_ms)
+        tenant_id, request_id = readable_parts(record.value)
+        if tenant_id is None or request_id is None:
+            outgoing = self._outcomes.dead_letter(record, detail, (tenant_id, request_id), version, now_ms)
         else:
-            outgoing = self._outcomes.refused(record, Refused(detail, "", ids), version, now_ms)
+            refused = Refused(detail, "", (tenant_id, request_id))
+            outgoing = self._outcomes.refused(record, refused, version, now_ms)
         self._check_lease()
         try:
             await asyncio.gather(*(self._publisher.send(item) for item in self._missing(record, outgoing)))
@@ -200,7 +201,7 @@ class Gate:
         self._metrics.inc("gate_requests_total", tenant=tenant, outcome=_label(item, outcome))
         if ids is None:
             assert isinstance(item, Refused)
-            return outcomes.dead_letter(record, item.detail, None, version, now_ms)
+            return outcomes.dead_letter(record, item.detail, item.readable, version, now_ms)
         if admission is None:
             assert isinstance(item, Refused)
             return outcomes.refused(record, item, version, now_ms)

@@ -130,11 +130,14 @@ class GateOutcomes:
         self,
         record: Record,
         detail: ErrorDetail,
-        ids: tuple[str, str] | None,
+        ids: tuple[str | None, str | None],
         config_version: str,
         now_ms: int,
     ) -> list[Outgoing]:
-        """The dead letter, which refers to the record instead of copying it, and the decision."""
+        """The dead letter, which refers to the record instead of copying it, and the decision.
+
+        ``ids`` are tenant and request as far as they can be read.
+        """
         source, value = source_of(record), record.value or b""
         letter = DeadLetter(
             dead_letter_id=source.decode(),
@@ -143,8 +146,8 @@ class GateOutcomes:
             source_topic=record.topic,
             source_partition=record.partition,
             source_offset=record.offset,
-            tenant_id=ids[0] if ids else None,
-            request_id=ids[1] if ids else None,
+            tenant_id=ids[0],
+            request_id=ids[1],
             error=detail,
             payload_bytes=len(value),
             payload_sha256=hashlib.sha256(value).hexdigest(),
@@ -174,7 +177,7 @@ class GateOutcomes:
         self,
         record: Record,
         kind: DecisionKind,
-        ids: tuple[str, str] | None,
+        ids: tuple[str | None, str | None],
         reason: Reason,
         config_version: str,
         now_ms: int,
@@ -188,8 +191,8 @@ class GateOutcomes:
             event_time=timestamp_from_ms(now_ms),
             stage=STAGE,
             kind=kind,
-            tenant_id=ids[0] if ids else None,
-            request_id=ids[1] if ids else None,
+            tenant_id=ids[0],
+            request_id=ids[1],
             reason=reason,
             attributes=dict(attributes),
             config_version=config_version,

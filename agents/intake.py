@@ -19,7 +19,7 @@ from fairlane.schemas.errors import ErrorCode, ErrorDetail, error
 from fairlane.schemas.headers import TRACEPARENT, header, trace_id
 from fairlane.schemas.job import Job, JobRoute, Ticket
 from fairlane.schemas.request import Request
-from fairlane.schemas.request_codec import decode_request, fingerprint, readable_ids
+from fairlane.schemas.request_codec import decode_request, fingerprint, readable_parts
 from fairlane.schemas.result import Status
 from fairlane.schemas.tenant import Tenant, TenantStatus
 
@@ -59,7 +59,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a record goes no further. Without ``ids`` it becomes a dead letter, else a result."""
+    """Why a record goes no further. Without ``ids`` it becomes a dead letter, else a result.
+
+    ``readable`` are the ids as far as they can be read, for the dead letter.
+    """
 
     detail: ErrorDetail
     fingerprint: str
@@ -69,6 +72,7 @@ class Refused:
     idempotency_key: str | None = None
     priority: str | None = None
     labels: Mapping[str, str] | None = None
+    readable: tuple[str | None, str | None] = (None, None)
 
 
 def examine(record: Record, view: ConfigView, limits: IntakeLimits, now_ms: int) -> Accepted | Refused:
@@ -79,9 +83,10 @@ def examine(record: Record, view: ConfigView, limits: IntakeLimits, now_ms: int)
             raise DecodeError(_UNREADABLE[record.fault])
         request, document = decode_request(record.value, limits.max_request_bytes)
     except DecodeError as failure:
-        ids = readable_ids(value) if len(value) <= 4 * limits.max_request_bytes else None
+        parts = readable_parts(value) if len(value) <= 4 * limits.max_request_bytes else (None, None)
+        ids = (parts[0], parts[1]) if parts[0] is not None and parts[1] is not None else None
         known = ids is not None and ids[0] in view.tenants
-        return Refused(failure.detail, hashlib.sha256(value).hexdigest(), ids, known)
+        return Refused(failure.detail, hashlib.sha256(value).hexdigest(), ids, known, readable=parts)
     body: dict[str, Any] = document["body"]
     print_ = fingerprint(body)
     tenant = view.tenants.get(request.tenant_id)

@@ -68,16 +68,23 @@ def readable_ids(value: bytes | None) -> tuple[str, str] | None:
     valid. What the object holds below may break the rules (NaN, a duplicate key, a lone surrogate).
     A value that is cut off, too large or nested too deeply for a plain parser has no readable ids.
     """
+    tenant_id, request_id = readable_parts(value)
+    return (tenant_id, request_id) if tenant_id is not None and request_id is not None else None
+
+
+def readable_parts(value: bytes | None) -> tuple[str | None, str | None]:
+    """``(tenant_id, request_id)`` as :func:`readable_ids`, each for itself: None where it cannot be read."""
     if value is None or len(value) > READABLE_BYTES_MAX:
-        return None
+        return None, None
     document = _lenient_object(value)
     if document is None:
-        return None
+        return None, None
+    return _identifier(document.get("tenant_id")), _identifier(document.get("request_id"))
+
+
+def _identifier(value: Any) -> str | None:
     try:
-        return (
-            _IDENTIFIER.validate_python(document.get("tenant_id"), strict=True),
-            _IDENTIFIER.validate_python(document.get("request_id"), strict=True),
-        )
+        return _IDENTIFIER.validate_python(value, strict=True)
     except ValidationError:
         return None
 

@@ -254,3 +254,24 @@ async def test_a_price_is_fixed_at_admission_in_the_job(world: World, feed: Feed
     )
     ticket = dict(world.log.records(LANES)[0].headers)["fairlane-ticket"]
     assert orjson.loads(ticket)["tenant_id"] == "acme"
+
+
+@pytest.mark.parametrize(
+    ("value", "ids"),
+    [
+        (b'{"tenant_id":"acme","request_id":7}', ("acme", None)),
+        (b'{"tenant_id":"a b","request_id":"r-1"}', (None, "r-1")),
+        (b'{"tenant_id":"acme"}', ("acme", None)),
+        (b'{"tenant_id":"acme","tenant_id":"beta","request_id":"r-1"}', (None, None)),
+        (b"nonsense", (None, None)),
+    ],
+)
+async def test_a_dead_letter_names_as_much_as_can_be_read(
+    world: World, feed: Feed, value: bytes, ids: tuple[str | None, str | None]
+) -> None:
+    world.put(NAMES.requests, value)
+    await feed.step()
+    [letter] = world.values(NAMES.dead_letters)
+    [decision] = world.values(NAMES.decisions)
+    assert (letter["tenant_id"], letter["request_id"]) == ids
+    assert (decision["tenant_id"], decision["request_id"]) == ids
