@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fairlane.agents.config_view import ConfigView
@@ -152,7 +152,7 @@ def _route(request: Request, tenant: Tenant, view: ConfigView, prompt: PromptTok
     ]
     if not candidates and route is None:
         return NoRoute("unknown_model", view.fault(name) or "the model cannot be called", "body.model")
-    return choose(
+    choice = choose(
         name,
         candidates,
         tenant.models,
@@ -160,6 +160,10 @@ def _route(request: Request, tenant: Tenant, view: ConfigView, prompt: PromptTok
         output_limit=request.body.output_token_limit,
         is_route=route is not None,
     )
+    if isinstance(choice, NoRoute) and choice.field == "body.max_tokens":
+        # Policy knows one limit; the sender knows it by the name it was given.
+        return replace(choice, field=f"body.{request.body.output_limit_name}")
+    return choice
 
 
 def _accept(

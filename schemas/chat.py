@@ -176,3 +176,8 @@ class ChatBody(BaseModel):
     def output_token_limit(self) -> int | None:
         """The limit the caller set, by its current or its older name."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+    @property
+    def output_limit_name(self) -> str:
+        """The parameter :attr:`output_token_limit` comes from."""
+        return "max_completion_tokens" if self.max_completion_tokens is not None else "max_tokens"

@@ -107,6 +107,7 @@ def test_the_hold_covers_every_choice_asked_for() -> None:
         ({"body": {"model": "gpt-9"}}, "unknown_model", "body.model"),
         ({"tenant_id": "picky", "body": {"model": "large"}}, "model_not_allowed", "body.model"),
         ({"body": {"max_tokens": 101}}, "schema_violation", "body.max_tokens"),
+        ({"body": {"max_completion_tokens": 101}}, "schema_violation", "body.max_completion_tokens"),
         ({"body": {"messages": [{"role": "user", "content": "x" * 5000}]}}, "context_too_long", "body.messages"),
         ({"body": {"top_k": 3}}, "schema_violation", "body.top_k"),
         ({"schema": "fairlane.request.v9"}, "unsupported_version", "schema"),
