@@ -15,8 +15,9 @@ import click
 from benchmarks.report import RESULTS, provenance
 from fairlane.errors import FairlaneError
 from fairlane.logs import configure_logging
+from tests.chaos import disk
 from tests.chaos.catalogue import FAULTS, SHORT
-from tests.chaos.chaos_stack import chaos_stack
+from tests.chaos.chaos_stack import chaos_stack, usual_disk
 from tests.chaos.experiment import Experiment, Outcome
 from tests.chaos.fault import Fault
 from tests.chaos.table import print_table, write_csv
@@ -39,6 +40,9 @@ def command(names: tuple[str, ...], listed: bool, short: bool, state_dir: str, o
     chosen = [name for text in names for name in text.split(",") if name] or list(SHORT if short else FAULTS)
     if unknown := [name for name in chosen if name not in FAULTS]:
         raise click.UsageError(f"no fault {', '.join(unknown)}; --list shows them")
+    faults = [FAULTS[name] for name in chosen]
+    if any(fault.small_disks for fault in faults):
+        disk.with_own_mounts(sys.argv[1:])
     configure_logging("chaos", "chaos", "error")
     began = time.monotonic()
 
@@ -48,7 +52,7 @@ def command(names: tuple[str, ...], listed: bool, short: bool, state_dir: str, o
     origin = provenance(" ".join(["python -m tests.chaos", *sys.argv[1:]]))
     outcomes: list[Outcome] = []
     try:
-        asyncio.run(_torment(Path(state_dir), [FAULTS[name] for name in chosen], outcomes, say))
+        asyncio.run(_torment(Path(state_dir), faults, outcomes, say))
     finally:
         if outcomes:
             print_table(outcomes, origin)
@@ -62,15 +66,18 @@ async def _torment(state_dir: Path, faults: Sequence[Fault], outcomes: list[Outc
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    left = list(faults)
+    left = sorted(faults, key=lambda fault: fault.small_disks)
     while left:
-        say("a fresh stack")
-        async with chaos_stack(state_dir) as stack:
+        small = left[0].small_disks
+        say(f"a fresh stack{' on small disks' if small else ''}")
+        async with chaos_stack(state_dir, disk.small_disks if small else usual_disk) as stack:
             experiment = Experiment(stack, say)
             await experiment.start()
             try:
+                await experiment.warm_up()
                 sound = True
-                while left and sound:
+                # What is broken would break what comes after it.
+                while left and sound and left[0].small_disks == small:
                     outcome = await experiment.run(left.pop(0))
                     outcomes.append(outcome)
                     sound = not outcome.broken

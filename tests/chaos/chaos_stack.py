@@ -7,8 +7,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,12 @@ def stack_settings(state_dir: Path) -> Settings:
 class ChaosStack:
     """A running stack, and what can be done to it. Addresses here are the services' own, not the proxies'."""
 
-    def __init__(self, settings: Settings, services_dir: Path, links: dict[str, FaultyLink]) -> None:
+    def __init__(
+        self, settings: Settings, stage_settings: Settings, services_dir: Path, links: dict[str, FaultyLink]
+    ) -> None:
         self.settings = settings
+        self.stage_settings = stage_settings
+        """What the stages run with: their addresses are those of the links."""
         self.services_dir = services_dir
         self.stages_dir = Path(settings.state_dir)
         self.links = links
@@ -100,11 +104,12 @@ class ChaosStack:
             os.kill(identity.pid, number)
         return sent
 
-    def resume(self, stopped: dict[str, ProcessIdentity]) -> None:
-        """SIGCONT to those that are still the same."""
-        for identity in stopped.values():
-            if alive(identity):
-                os.kill(identity.pid, signal.SIGCONT)
+    def resume(self, stopped: dict[str, ProcessIdentity]) -> bool:
+        """SIGCONT to those that are still the same; returns whether all are."""
+        same = [identity for identity in stopped.values() if alive(identity)]
+        for identity in same:
+            os.kill(identity.pid, signal.SIGCONT)
+        return len(same) == len(stopped)
 
     async def all_ready(self, but: dict[str, ProcessIdentity] | None = None, timeout_s: float = READY_S) -> None:
         """Wait until every process is ready, and those of ``but`` are others than these. Raises Fatal."""
@@ -151,11 +156,19 @@ class ChaosStack:
             return int((await response.json())["calls"])
 
 
+@contextmanager
+def usual_disk(_data: Path) -> Iterator[None]:
+    """The services' data stays where it is."""
+    yield
+
+
 @asynccontextmanager
-async def chaos_stack(state_dir: Path, before_start: Callable[[Path], None] | None = None) -> AsyncIterator[ChaosStack]:
+async def chaos_stack(
+    state_dir: Path, disks: Callable[[Path], AbstractContextManager[None]] = usual_disk
+) -> AsyncIterator[ChaosStack]:
     """Bring a fresh stack up in ``state_dir``, and take it down when the block ends.
 
-    ``before_start`` is given the directory of the services' data, still empty. Call it in the main thread.
+    ``disks`` is given the directory of the services' data, still empty. Call it in the main thread.
     Raises Fatal where something does not come up.
     """
     services_dir, stages_dir = state_dir / "services", state_dir / "stages"
@@ -166,8 +179,7 @@ async def chaos_stack(state_dir: Path, before_start: Callable[[Path], None] | No
         for name in ("data", "logs"):
             shutil.rmtree(services_dir / name, ignore_errors=True)
         (services_dir / "data").mkdir(parents=True)
-        if before_start is not None:
-            before_start(services_dir / "data")
+        stack.enter_context(disks(services_dir / "data"))
         services = await stack.enter_async_context(running(settings, _services(settings)))
         own = services.settings
         targets = {
@@ -186,7 +198,7 @@ async def chaos_stack(state_dir: Path, before_start: Callable[[Path], None] | No
         )  # fmt: skip
         supervisor = stack.enter_context(prepared(given, silent, stack_config()))
         await stack.enter_async_context(running(given, supervisor))
-        chaos = ChaosStack(replace(own, state_dir=str(stages_dir)), services_dir, links)
+        chaos = ChaosStack(replace(own, state_dir=str(stages_dir)), given, services_dir, links)
         stack.push_async_callback(chaos.close)
         # Undone first: stages that drain into a broken link would be waited for.
         stack.push_async_callback(chaos.mend)

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from fairlane.errors import Retry
+from fairlane.errors import Fatal, Retry
 from tests.chaos.chaos_stack import ChaosStack, eventually
 from tests.chaos.fault import Fault, Scene, now
 from tests.chaos.judge import TABLES, Counts, Evidence, judge, settled
@@ -19,8 +19,8 @@ from tests.chaos.load import Load, Sent
 from tests.chaos.log_observer import LogObserver
 from tests.chaos.probes import Probes
 from tests.chaos.recovery import Baseline, baseline, recovered_after
-from tests.chaos.stack_config import NARROW_MODEL, WEIGHTS
-from tests.chaos.takeover import Takeovers
+from tests.chaos.stack_config import NARROW_MODEL, NARROW_POOL, NARROW_SLOTS, POOLS, WEIGHTS
+from tests.chaos.takeover import busiest, takeover_s, widest_gap
 
 RATE = 60.0
 FLOOD_RATE = 90.0
@@ -34,7 +34,9 @@ ANSWER_S = 1.0
 """After the baseline: the last of its requests are answered by then, or the chain is not at rest."""
 RECOVERY_BOUND_S = 60.0
 SETTLE_BOUND_S = 60.0
-NO_MARKS: Mapping[str, int] = {}
+TAKEOVER_BAR_S = 10.0
+WARM_UP_S = 10.0
+"""Of load on a new stack before the first baseline: the broker's code is compiled, pools of connections filled."""
 
 
 @dataclass(slots=True)
@@ -70,6 +72,20 @@ class Experiment:
         await self._probes.start()
         self._calls_before = await self._stack.provider_calls()
 
+    async def warm_up(self) -> None:
+        """Offer load and wait until it is answered."""
+        load = self._load("warm-up")
+        await load.start()
+        await asyncio.sleep(WARM_UP_S)
+        await load.stop()
+        self._sent += load.sent
+
+        async def answered() -> bool:
+            return not any(math.isinf(latency) for _, latency in self._latencies(load))
+
+        if not await eventually(answered, SETTLE_BOUND_S):
+            raise Fatal("a new stack did not answer its first requests")
+
     async def stop(self) -> None:
         """Watch no more."""
         try:
@@ -84,13 +100,9 @@ class Experiment:
         held_before, calls_before = dict(self._observer.held), await self._stack.provider_calls()
         restarts_before = self._stack.restarts()
         scene = Scene(self._stack, self._observer, self._say)
-        bootstrap, topic = self._stack.settings.kafka_bootstrap, self._stack.settings.topic_prefix + "requests"
-        load = Load(bootstrap, topic, run, RATE)
-        flood = Load(
-            bootstrap, topic, f"{run}-n", FLOOD_RATE, model=NARROW_MODEL, kinds=FLOOD_KINDS, tenants=FLOOD_TENANTS
-        )
+        load, flood = self._load(run), self._load(f"{run}-n", flood=True)
         recoveries: list[float] = []
-        takeovers = Takeovers()
+        stepped: list[float] = []
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._stack.mend)
             for one in (load, flood) if fault.flooded else (load,):
@@ -102,12 +114,12 @@ class Experiment:
             usual = baseline(self._latencies(load), self._probes.lags, began_s, began_s + BASELINE_S)
             self._say(f"{fault.name}: usual latency {usual.latency_s * 1000:.0f} ms, lag {usual.lag:.0f}")
             for number, step in enumerate(fault.steps, 1):
-                stepped_s = now()
+                stepped.append(now())
                 async with asyncio.timeout(fault.bound_s):
                     ended_s = await step(scene)
                 recovery_s = await self._recovered(load, usual, ended_s)
                 recoveries.append(recovery_s)
-                takeovers.steps.append((stepped_s, ended_s))
+                self._write_course(f"{run}-{number}", load, began_s, ended_s)
                 self._say(f"{fault.name}: step {number} of {len(fault.steps)}: recovered in {recovery_s:.1f} s")
         sent = [*load.sent, *flood.sent]
         self._sent += sent
@@ -118,13 +130,37 @@ class Experiment:
 
         counts = await self._settle(evidence)
         if fault.flooded:
-            takeovers.judge(self._observer.since(marks), self._observer.records, scene)
+            self._judge_takeovers(scene, marks, stepped)
         restarts = self._stack.restarts() - restarts_before
         outcome = Outcome(
             fault.name, fault.what, counts, max(recoveries), time.monotonic() - began, restarts, usual, scene.notes
         )
         outcome.broken = [*_broken(fault, counts, outcome.recovery_s), *scene.failures]
         return outcome
+
+    def _judge_takeovers(self, scene: Scene, marks: Mapping[str, int], stepped: list[float]) -> None:
+        log = self._observer.since(marks)
+        times: list[float] = []
+        for number, began_s in enumerate(stepped):
+            end_s = stepped[number + 1] if number + 1 < len(stepped) else now()
+            for pool in POOLS:
+                took_s = takeover_s(log, pool, began_s, end_s)
+                if took_s is None:
+                    continue
+                times.append(took_s)
+                scene.notes.append(f"takeover of {pool} in step {number + 1}: {took_s:.1f} s")
+                most = busiest(log, pool, began_s + took_s, end_s)
+                if pool == NARROW_POOL and most != NARROW_SLOTS:
+                    scene.failures.append(f"{most} of {NARROW_SLOTS} slots were used after the takeover of {pool}")
+        if not times or max(times) > TAKEOVER_BAR_S:
+            scene.failures.append(f"takeovers took {times} s, the bar is {TAKEOVER_BAR_S:.0f} s for at least one")
+        gap = widest_gap(log, NARROW_POOL, WEIGHTS, NARROW_SLOTS)
+        if gap is None:
+            scene.failures.append("no two tenants waited at once: fairness was not tested")
+        else:
+            scene.notes.append(f"fairness gap {gap.width:.0f} of at most {gap.bound:.0f} ({' and '.join(gap.pair)})")
+            if gap.width > gap.bound:
+                scene.failures.append(f"the service of {gap.pair} differed by {gap.width:.0f}, above {gap.bound:.0f}")
 
     async def whole(self) -> Outcome:
         """All that ever happened on this stack, judged once more: what came late is found here."""
@@ -135,6 +171,22 @@ class Experiment:
         every = Fault("all", "", (), calls_bar=None, success_bar=0.0, late_records=True)
         outcome.broken = _broken(every, counts, None)
         return outcome
+
+    def _write_course(self, name: str, load: Load, began_s: float, ended_s: float) -> None:
+        """Latency and lag over time, by seconds from the end of the fault, for those who want to see why."""
+        file = self._stack.stages_dir / "courses" / f"{name}.csv"
+        file.parent.mkdir(exist_ok=True)
+        rows = [("latency_s", at, value) for at, value in self._latencies(load)]
+        rows += [("lag", at, value) for at, value in self._probes.lags if at >= began_s]
+        lines = [f"{kind},{at - ended_s:.3f},{value:.3f}\n" for kind, at, value in rows]
+        file.write_text("what,seconds,value\n" + "".join(lines))
+
+    def _load(self, run: str, *, flood: bool = False) -> Load:
+        settings = self._stack.settings
+        bootstrap, topic = settings.kafka_bootstrap, settings.topic_prefix + "requests"
+        if flood:
+            return Load(bootstrap, topic, run, FLOOD_RATE, model=NARROW_MODEL, kinds=FLOOD_KINDS, tenants=FLOOD_TENANTS)
+        return Load(bootstrap, topic, run, RATE)
 
     def _latencies(self, load: Load) -> list[tuple[float, float]]:
         found = []

@@ -1,19 +1,148 @@
-"""What a takeover of the flooded pool cost: how long nobody dispatched, slots, and the gap between tenants."""
+"""What takeovers of pools cost: how long nobody dispatched, whether slots were lost, and the gap between tenants.
+
+The bound on the gap is invariant 5, after the scheduler's paper (Sheng et al., OSDI 2024,
+https://arxiv.org/abs/2401.00588): between two tenants that both wait, service divided by weight differs by at most
+2E/min(w), E being the cost of the largest request, plus the error of the estimates for what is in flight at
+either end. It is taken over stretches in which both wait, and a takeover does not end a stretch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
 
-from tests.chaos.fault import Scene
 from tests.chaos.log_observer import Seen
 
+SEEN_S = 1.0
+"""A lane record this old is known to whoever owns the pool and is not taking it over at the moment."""
 
-@dataclass(slots=True)
-class Takeovers:
-    """``steps``: when each began and ended, in seconds since the epoch."""
+Log = Mapping[str, Sequence[Seen]]
 
-    steps: list[tuple[float, float]] = field(default_factory=list)
 
-    def judge(self, since: Mapping[str, Sequence[Seen]], _all: Mapping[str, Sequence[Seen]], scene: Scene) -> None:
-        """Add what was measured to the scene's notes, what was wrong to its failures."""
+class Service(NamedTuple):
+    """A dispatch: what it got in the end, and by how much the estimate was wrong. Units of the scheduler."""
+
+    at_s: float
+    tenant: str
+    lane_at_s: float
+    units: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The widest difference between two tenants, and the bound there."""
+
+    width: float
+    bound: float
+    pair: tuple[str, str]
+
+
+def takeover_s(log: Log, pool: str, began_s: float, end_s: float) -> float | None:
+    """From ``began_s`` to the first dispatch of a new owner before ``end_s``; None where the owner stayed."""
+    dispatches = [(seen.at_s, _epoch(seen)) for seen in valid_inbox(log[f"inbox.{pool}"])]
+    before = max((epoch for at, epoch in dispatches if at < began_s), default=0)
+    after = [at for at, epoch in dispatches if began_s <= at < end_s and epoch > before]
+    return min(after) - began_s if after else None
+
+
+def valid_inbox(inbox: Sequence[Seen]) -> list[Seen]:
+    """Records that count: with a value, and with no higher epoch before them in their partition."""
+    highest: dict[int, int] = defaultdict(int)
+    valid = []
+    for seen in sorted(inbox, key=lambda one: (one.partition, one.offset)):
+        epoch = _epoch(seen)
+        if epoch >= highest[seen.partition]:
+            highest[seen.partition] = epoch
+            if seen.document:
+                valid.append(seen)
+    return sorted(valid, key=lambda one: one.at_s)
+
+
+def busiest(log: Log, pool: str, begin_s: float, end_s: float) -> int:
+    """The most requests of a pool that were in flight at once in that time: dispatched, without a terminal."""
+    events = [(seen.at_s, 1, seen.key) for seen in valid_inbox(log[f"inbox.{pool}"])]
+    # At the same millisecond the end comes first: it is what made room.
+    events += [(seen.at_s, 0, seen.key) for seen in log["results"]]
+    busy: set[str] = set()
+    most = 0
+    for at_s, begins, key in sorted(events):
+        if begins:
+            busy.add(key)
+        else:
+            busy.discard(key)
+        if begin_s <= at_s < end_s:
+            most = max(most, len(busy))
+    return most
+
+
+def widest_gap(log: Log, pool: str, weights: Mapping[str, float], slots: int) -> Gap | None:
+    """The gap that comes nearest to its bound, or goes furthest beyond; None where no two tenants waited."""
+    services = _services(log, pool)
+    if not services:
+        return None
+    largest = max(service.units + service.error for service in services)
+    worst: Gap | None = None
+    for one, other in combinations(sorted(weights), 2):
+        least = min(weights[one], weights[other])
+        for width, stretch in _gaps(services, one, other, weights, slots):
+            bound = (2 * largest + 2 * slots * max(service.error for service in stretch)) / least
+            if worst is None or width / bound > worst.width / worst.bound:
+                worst = Gap(width, bound, (one, other))
+    return worst
+
+
+def _services(log: Log, pool: str) -> list[Service]:
+    lanes = {seen.place: seen for seen in log[f"lanes.{pool}"]}
+    used = {seen.key: _used(seen) for seen in log["results"] if "fairlane-slot" in seen.headers}
+    charged = {
+        seen.made_from: float(seen.document["attributes"]["charged_units"])
+        for seen in log["decisions"]
+        if seen.document.get("kind") == "dispatched" and "charged_units" in seen.document["attributes"]
+    }
+    services = []
+    for seen in valid_inbox(log[f"inbox.{pool}"]):
+        units = used.get(seen.key, 0.0)
+        error = abs(charged.get(seen.made_from, units) - units)
+        services.append(Service(seen.at_s, str(seen.document["tenant_id"]), lanes[seen.made_from].at_s, units, error))
+    return services
+
+
+def _gaps(
+    services: list[Service], one: str, other: str, weights: Mapping[str, float], slots: int
+) -> Iterator[tuple[float, list[Service]]]:
+    waiting: dict[str, list[Service]] = defaultdict(list)
+    for service in services:
+        waiting[service.tenant].append(service)
+    left = dict.fromkeys((one, other), 0)
+    difference = lowest = highest = 0.0
+    begin = 0
+    for place, service in enumerate(services):
+        both = all(
+            left[name] < len(waiting[name]) and waiting[name][left[name]].lane_at_s < service.at_s - SEEN_S
+            for name in (one, other)
+        )
+        if not both:
+            difference = lowest = highest = 0.0
+            begin = place + 1
+        if service.tenant in left:
+            left[service.tenant] += 1
+            if both:
+                share = service.units / weights[service.tenant]
+                difference += share if service.tenant == one else -share
+                lowest, highest = min(lowest, difference), max(highest, difference)
+                yield highest - lowest, services[max(0, begin - slots) : place + 1]
+
+
+def _used(result: Seen) -> float:
+    """Input tokens and twice the output tokens: the scheduler's unit of service."""
+    _, _, input_tokens, output_tokens = result.headers["fairlane-slot"].rsplit("/", 3)
+    return int(input_tokens) + 2 * int(output_tokens)
+
+
+def _epoch(seen: Seen) -> int:
+    return int(json.loads(seen.headers["fairlane-dispatch"])["epoch"])
