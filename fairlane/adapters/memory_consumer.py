@@ -212,9 +212,12 @@ class MemoryConsumer:
         return position.offset if position is not None else self._log.bounds(tp)[0]
 
     def _drain(self, max_records: int) -> dict[TopicPartition, Sequence[Record]]:
+        if max_records <= 0:
+            return {}
         drained: dict[TopicPartition, list[Record]] = {}
-        ready = [tp for tp in self._cursors if tp not in self._paused and self._after(tp, 1)]
-        if not ready or max_records <= 0:
+        paused, after = self._paused, self._after
+        ready = [tp for tp in self._cursors if tp not in paused and after(tp, 1)]
+        if not ready:
             return {}
         self._turn += 1
         turn = self._turn % len(ready)

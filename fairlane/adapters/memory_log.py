@@ -10,6 +10,7 @@ import asyncio
 from bisect import bisect_left
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Literal
 
 from fairlane.adapters.memory_group import MemoryGroup
@@ -111,9 +112,11 @@ class MemoryLog:
 
     def slice(self, tp: TopicPartition, start: int, limit: int, end: int | None = None) -> list[Record]:
         """Up to ``limit`` records from ``start``, below ``end``."""
+        if start >= self._next[tp]:
+            return []
         kept = self._partitions[tp]
-        first = bisect_left(kept, start, key=lambda record: record.offset)
-        last = len(kept) if end is None else bisect_left(kept, end, key=lambda record: record.offset)
+        first = bisect_left(kept, start, key=_offset)
+        last = len(kept) if end is None else bisect_left(kept, end, key=_offset)
         return kept[first : min(last, first + limit)]
 
     def first_at(self, tp: TopicPartition, timestamp_ms: int) -> int:
@@ -157,6 +160,9 @@ class MemoryLog:
         finally:
             alarm.cancel()
             self._waiting.pop(waiter, None)
+
+
+_offset = attrgetter("offset")
 
 
 def _end(waiter: asyncio.Future[None]) -> None:

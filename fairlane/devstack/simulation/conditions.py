@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fairlane.devstack.simulation.virtual_loop import Process, within
 from fairlane.errors import Retry
@@ -47,21 +47,53 @@ class Conditions:
         self.ordered[key] -= 1
         return True
 
-    async def remotely(self, call: Callable[[], Awaitable[T]], *, lose_answer: bool = False, slow_s: float = 0.0) -> T:
+    async def remotely(
+        self, call: Callable[[], Coroutine[Any, Any, T]], *, lose_answer: bool = False, slow_s: float = 0.0
+    ) -> T:
         """Let a service do something: it happens even if the caller is killed or stopped on the way.
+
+        ``call`` may give others a turn (``asyncio.sleep(0)``) but wait for nothing.
 
         Raises what the service raises, or Retry if the answer is lost.
         """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
 
-        async def there_and_back() -> T:
-            await asyncio.sleep(self.delay() + slow_s)
-            answer = await call()
-            if lose_answer:
-                await asyncio.sleep(UNANSWERED_S)
-                raise Retry("the answer was lost", after=0.05)
-            await asyncio.sleep(self.delay())
-            return answer
+        # Timers and no task: nothing here can be cancelled with the caller, and most of what happens in
+        # a world is a question to a service.
+        def there() -> None:
+            self._go_on(call(), back)
+
+        def back(given: T | None, failure: Exception | None) -> None:
+            if failure is not None:
+                loop.call_soon(_answer, answer, None, failure)
+            elif lose_answer:
+                loop.call_later(UNANSWERED_S, _answer, answer, None, Retry("the answer was lost", after=0.05))
+            else:
+                loop.call_later(self.delay(), _answer, answer, given, None)
 
         with within(None):
-            task = asyncio.get_running_loop().create_task(there_and_back())
-        return await asyncio.shield(task)
+            loop.call_later(self.delay() + slow_s, there)
+        return await answer
+
+    def _go_on(self, work: Coroutine[Any, Any, T], ended: Callable[[T | None, Exception | None], None]) -> None:
+        """Let a service work until it has an answer; between two of its steps others may have a turn."""
+        try:
+            waits_for = work.send(None)
+        except StopIteration as finished:
+            ended(finished.value, None)
+        except Exception as failure:  # noqa: BLE001 - it belongs to whoever asked
+            ended(None, failure)
+        else:
+            if waits_for is not None:
+                raise RuntimeError("a service of the simulation waits for something")
+            asyncio.get_running_loop().call_soon(self._go_on, work, ended)
+
+
+def _answer(future: asyncio.Future[Any], given: object, failure: Exception | None) -> None:
+    if future.done():
+        return
+    if failure is not None:
+        future.set_exception(failure)
+    else:
+        future.set_result(given)

@@ -93,27 +93,27 @@ class Lived:
     virtual_s: float
 
 
-def simulate(todo: Plan, *, tell: bool = False) -> Outcome:
+def simulate(todo: Plan, *, tell: bool = False, fingerprint: bool = True) -> Outcome:
     """Run a plan in a world of its own and check it. The same plan gives the same outcome, byte by byte."""
     try:
         lived = live(todo)
     except Stuck as failure:
         return Outcome(todo.seed, [f"stuck: {failure}"], Counter())
     findings = check(facts_of(lived.history, PREFIX, POOL), lived.books)
-    lines = list(_lines(lived))
+    lines = list(_lines(lived)) if tell or fingerprint else []
     return Outcome(
         todo.seed,
         [*lived.broken, *findings.violations],
         findings.figures,
         lived.virtual_s,
-        hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest(),
+        hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest() if lines else "",
         lines if tell else [],
     )
 
 
 def live(todo: Plan) -> Lived:
     """Run a plan, without judging it. Raises :class:`Stuck` where it spins."""
-    with _own_chance_and_quiet(todo.seed):
+    with quiet(), _own_chance(todo.seed):
         rng = random.Random(f"{todo.seed} runs")
         loop = VirtualLoop(rng, interleave=todo.interleave, until_s=UNTIL_S + 10)
         try:
@@ -178,23 +178,35 @@ def _short(value: bytes | None) -> str:
 
 
 @contextmanager
-def _own_chance_and_quiet(seed: int) -> Iterator[None]:
-    """Libraries draw from the global generator (retries with jitter), and stages log: both only in here.
+def quiet() -> Iterator[None]:
+    """Nothing is logged in here. Costs as much as a part of a run: many runs may share one."""
+    level = logging.root.manager.disable
+    if level >= logging.CRITICAL:
+        yield
+        return
+    settings = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+        structlog.configure(**settings)
+
+
+@contextmanager
+def _own_chance(seed: int) -> Iterator[None]:
+    """Libraries draw from the global generator (retries with jitter): theirs is the seed's in here.
 
     Collecting garbage is put off: a coroutine of a killed process must not be torn down at a moment
     that depends on memory.
     """
-    state, settings = random.getstate(), structlog.get_config()
-    level, collecting = logging.root.manager.disable, gc.isenabled()
+    state, collecting = random.getstate(), gc.isenabled()
     random.seed(seed)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    logging.disable(logging.CRITICAL)
     gc.disable()
     try:
         yield
     finally:
         if collecting:
             gc.enable()
-        logging.disable(level)
-        structlog.configure(**settings)
         random.setstate(state)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from fairlane.devstack.simulation.mutations import Mutation, switched_on
-from fairlane.devstack.simulation.run import Outcome, Plan, plan, simulate
+from fairlane.devstack.simulation.run import Outcome, Plan, plan, quiet, simulate
 
 CHUNK = 25
 """Seeds a process takes at once."""
@@ -53,13 +53,14 @@ def run_seeds(first: int, count: int, processes: int = 2) -> Iterator[Tally]:
 
 def _chunk(chunk: tuple[int, int]) -> Tally:
     tally = Tally()
-    for seed in range(chunk[0], chunk[0] + chunk[1]):
-        outcome = simulate(plan(seed))
-        tally.seeds += 1
-        tally.figures += outcome.figures
-        tally.virtual_s += outcome.virtual_s
-        if outcome.violations:
-            tally.failed.append(outcome)
+    with quiet():
+        for seed in range(chunk[0], chunk[0] + chunk[1]):
+            outcome = simulate(plan(seed), fingerprint=False)
+            tally.seeds += 1
+            tally.figures += outcome.figures
+            tally.virtual_s += outcome.virtual_s
+            if outcome.violations:
+                tally.failed.append(outcome)
     return tally
 
 

@@ -13,8 +13,7 @@ import heapq
 import random
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -43,20 +42,25 @@ PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("proces
 """The process a callback belongs to; None is the world outside: brokers, stores, providers, faults."""
 
 
-@contextmanager
-def within(process: Process | None) -> Iterator[None]:
+class within:  # noqa: N801 - used like a function, and too often for a generator
     """What is scheduled in here belongs to ``process``."""
-    token = PROCESS.set(process)
-    try:
-        yield
-    finally:
-        PROCESS.reset(token)
+
+    __slots__ = ("_process", "_token")
+
+    def __init__(self, process: Process | None) -> None:
+        self._process = process
+
+    def __enter__(self) -> None:
+        self._token = PROCESS.set(self._process)
+
+    def __exit__(self, *_: object) -> None:
+        PROCESS.reset(self._token)
 
 
 class Scheduled:
     """A callback that will run, and the process it belongs to; what asyncio calls a handle."""
 
-    __slots__ = ("_cancelled", "_when", "args", "callback", "context", "process")
+    __slots__ = ("_when", "args", "callback", "context", "dropped", "process")
 
     def __init__(
         self, when: float, callback: Callable[..., object], args: tuple[Any, ...], context: contextvars.Context | None
@@ -66,16 +70,16 @@ class Scheduled:
         self.context = contextvars.copy_context() if context is None else context
         self.process: Process | None = self.context.get(PROCESS)
         self._when = when
-        self._cancelled = False
+        self.dropped = False
 
     def cancel(self) -> None:
         """Do not run it."""
-        self._cancelled = True
+        self.dropped = True
         self.args = ()
 
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
-        return self._cancelled
+        return self.dropped
 
     def when(self) -> float:
         """The virtual time it is for."""
@@ -230,7 +234,7 @@ class VirtualLoop:
                 if not self._ready:
                     return
                 scheduled = self._ready.popleft()
-                if not scheduled.cancelled():
+                if not scheduled.dropped:
                     self._call(scheduled)
         finally:
             _set_running_loop(previous)
@@ -247,31 +251,35 @@ class VirtualLoop:
             _set_running_loop(previous)
 
     def _turn(self) -> None:
-        timers, ready = self._timers, self._ready
+        timers, ready, now = self._timers, self._ready, self._now
         if not ready:
-            while timers and timers[0][2].cancelled():
+            while timers and timers[0][2].dropped:
                 heapq.heappop(timers)
             if not timers:
                 raise Stuck("nothing is scheduled any more")
-            self._now = max(self._now, timers[0][0])
-            if self._now > self._until_s:
-                raise Stuck(f"not finished after {self._until_s:g} virtual seconds")
-        while timers and timers[0][0] <= self._now:
+            if timers[0][0] > now:
+                self._now = now = timers[0][0]
+                if now > self._until_s:
+                    raise Stuck(f"not finished after {self._until_s:g} virtual seconds")
+        while timers and timers[0][0] <= now:
             timer = heapq.heappop(timers)[2]
-            if not timer.cancelled():
+            if not timer.dropped:
                 ready.append(timer)
-        batch = list(ready)
-        ready.clear()
-        self._steps_left -= len(batch)
+        self._steps_left -= len(ready)
         if self._steps_left < 0:
             raise Stuck("too many steps: something spins")
-        if self._interleave and 1 < len(batch) <= _INTERLEAVE_MAX:
+        if len(ready) == 1:
+            self._step(ready.popleft())
+            return
+        batch = list(ready)
+        ready.clear()
+        if self._interleave and len(batch) <= _INTERLEAVE_MAX:
             batch = self._interleaved(batch)
         for scheduled in batch:
             self._step(scheduled)
 
     def _step(self, scheduled: Scheduled) -> None:
-        if scheduled.cancelled():
+        if scheduled.dropped:
             return
         process = scheduled.process
         if process is not None:
@@ -287,7 +295,10 @@ class VirtualLoop:
                 process.died()
                 self._dropped.append(scheduled)
                 return
-        self._call(scheduled)
+        try:
+            scheduled.context.run(scheduled.callback, *scheduled.args)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the run goes on and is found wanting
+            self.failures.append(f"a callback raised {failure!r}")
 
     def _call(self, scheduled: Scheduled) -> None:
         try:
