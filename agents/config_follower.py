@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 from fairlane.agents.config_view import ConfigFold, ConfigView, ModelEntry
@@ -18,6 +19,9 @@ from fairlane.telemetry import Metrics, get_logger
 
 __all__ = ["ConfigFollower", "ConfigView", "ModelEntry"]
 
+PARTITIONS_S = 10.0
+"""How often a topic is asked whether it has more partitions."""
+
 Listener = Callable[[ConfigView], None]
 
 _log = get_logger(__name__)
@@ -26,8 +30,17 @@ _log = get_logger(__name__)
 class ConfigFollower:
     """The one holder of the current :class:`ConfigView` in a process."""
 
-    def __init__(self, reader: LogReader, tenants_topic: str, catalog_topic: str, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        reader: LogReader,
+        tenants_topic: str,
+        catalog_topic: str,
+        metrics: Metrics,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``monotonic`` gives seconds that only go forward."""
         self._reader = reader
+        self._monotonic = monotonic
         self._metrics = metrics
         self._fold = ConfigFold()
         self._take: Mapping[str, Callable[[Record], None]] = {
@@ -73,20 +86,31 @@ class ConfigFollower:
         positions = self._next[topic]
         while not stopping.is_set():
             try:
+                counted_at = self._monotonic()
                 async with _closing(self._reader.read(topic, dict(positions))) as batches:
                     async for batch in batches:
                         if stopping.is_set():
                             return
-                        if not batch:
-                            continue
-                        self._apply(topic, batch)
-                        for record in batch:
-                            positions[record.partition] = record.offset + 1
-                        self._publish()
+                        if batch:
+                            self._apply(topic, batch)
+                            for record in batch:
+                                positions[record.partition] = record.offset + 1
+                            self._publish()
+                        if self._monotonic() - counted_at >= PARTITIONS_S:
+                            counted_at = self._monotonic()
+                            if await self._partitions_added(topic, positions):
+                                break
             except Retry as failure:
                 _log.warning("configuration cannot be read", topic=topic, reason=str(failure), after_s=failure.after)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), failure.after)
+
+    async def _partitions_added(self, topic: str, positions: dict[int, int]) -> bool:
+        """Whether the topic has partitions that are not followed yet; they are from now on, from their start."""
+        starts = await self._reader.starts(topic)
+        added = {partition: starts[partition] for partition in starts.keys() - positions.keys()}
+        positions.update(added)
+        return bool(added)
 
     def _apply(self, topic: str, batch: Iterable[Record]) -> None:
         for record in batch:

@@ -8,9 +8,10 @@ slot is free.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
+from fairlane.agents.command_intake import KEPT_MS, CommandIntake
 from fairlane.agents.config_view import ConfigView
 from fairlane.agents.on_its_way import OnItsWay
 from fairlane.agents.outgoing import PublicRecords
@@ -30,10 +31,8 @@ from fairlane.ports import (
     TopicPartition,
 )
 from fairlane.schemas.base import MAX_SAFE_INTEGER
-from fairlane.schemas.codec import DecodeError, decode, encode
-from fairlane.schemas.command import Command
+from fairlane.schemas.codec import encode
 from fairlane.schemas.headers import SLOT, header
-from fairlane.schemas.topics import request_key
 from fairlane.telemetry import Metrics, get_logger
 
 _log = get_logger(__name__)
@@ -43,8 +42,6 @@ SNAPSHOT_S = 1.0
 PARTITIONS_S = 10.0
 """How often a followed topic is asked whether it has more partitions."""
 MARKS_MAX = 20_000
-CANCELS_MAX = 10_000
-"""Cancellations that arrived before their request, kept until then."""
 
 
 class Dispatcher:
@@ -63,7 +60,9 @@ class Dispatcher:
         worker_group: str,
         lease_ok: Callable[[], bool],
         fail: Callable[[BaseException], None],
+        cancels_kept_ms: int = KEPT_MS,
     ) -> None:
+        """``cancels_kept_ms``: how long a cancellation waits for its request; as long as its id is remembered."""
         self._names = names
         self._publisher = publisher
         self._reader = reader
@@ -78,7 +77,15 @@ class Dispatcher:
         self._pools: dict[str, PoolScheduler] = {}
         self._on_its_way = OnItsWay()
         self._ended_during: dict[str, set[bytes]] = {}
-        self._cancelled: OrderedDict[bytes, None] = OrderedDict()
+        self._commands = CommandIntake(
+            names=names,
+            publisher=publisher,
+            reader=reader,
+            clock=clock,
+            metrics=metrics,
+            config_version=lambda: config().version,
+            kept_ms=cancels_kept_ms,
+        )
         self._marks: deque[tuple[str, str]] = deque(maxlen=MARKS_MAX)
         self._marked = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,9 +113,7 @@ class Dispatcher:
             pool = self._names.pool_of(record.topic)
             scheduler = touched.setdefault(pool, self._pools[pool])
             scheduler.offer(record, done)
-            if record.key is not None and record.key in self._cancelled:
-                del self._cancelled[record.key]
-                scheduler.cancel(record.key)
+            self._commands.arrived(record.key, scheduler)
         for scheduler in touched.values():
             scheduler.pump()
 
@@ -151,6 +156,8 @@ class Dispatcher:
             before.suspend()
             await before.settled()
         inherited = await self._inherit(pool, restored)
+        # Commands that came while nobody owned the pool, or that its last owner took for requests it still held.
+        await self._commands.replay(inherited.since_ms, speaks=self._speaks(pool))
         if before is not None:
             inherited.state = before.snapshot()
         scheduler = PoolScheduler(
@@ -168,6 +175,7 @@ class Dispatcher:
         scheduler.apply(self._config())
         for record, done in before.left_over(restored) if before is not None else ():
             scheduler.offer(record, done)
+            self._commands.arrived(record.key, scheduler)
         self._pools[pool] = scheduler
         self._metrics.inc("dispatcher_takeovers_total", pool=pool)
 
@@ -190,6 +198,10 @@ class Dispatcher:
         for key in ended:
             inherited.in_flight.pop(key, None)
         return inherited
+
+    def _speaks(self, *taking: str) -> bool:
+        """Whether this process is the one of all dispatchers that writes what belongs to no pool."""
+        return min(self._config().pools, default=None) in (None, *self._pools, *taking)
 
     async def _start_following(self) -> None:
         results, commands = self._names.results, self._names.commands
@@ -214,7 +226,7 @@ class Dispatcher:
         if not task.cancelled() and (failure := task.exception()) is not None:
             self._fail(Fatal(f"{task.get_name()} ended: {type(failure).__name__}: {failure}"))
 
-    async def _follow(self, topic: str, starts: Mapping[int, int], take: Callable[[Record], None]) -> None:
+    async def _follow(self, topic: str, starts: Mapping[int, int], take: Callable[[Record], Awaitable[None]]) -> None:
         position = dict(starts)
         while True:
             batches = self._reader.read(topic, position)
@@ -222,7 +234,7 @@ class Dispatcher:
             try:
                 async for batch in batches:
                     for record in batch:
-                        take(record)
+                        await take(record)
                         position[record.partition] = record.offset + 1
                     for scheduler in self._pools.values() if batch else ():
                         scheduler.pump()
@@ -239,7 +251,7 @@ class Dispatcher:
                 if isinstance(batches, AsyncGenerator):
                     await batches.aclose()
 
-    def _on_result(self, record: Record) -> None:
+    async def _on_result(self, record: Record) -> None:
         slot = header(record.headers, SLOT)
         if slot is None or record.key is None:
             return
@@ -257,17 +269,8 @@ class Dispatcher:
         if scheduler is not None:
             scheduler.ended(record.key, input_tokens, output_tokens)
 
-    def _on_command(self, record: Record) -> None:
-        try:
-            command = decode(Command, record.value or b"")
-        except DecodeError as failure:
-            _log.warning("command_skipped", offset=record.offset, error=str(failure))
-            return
-        key = request_key(command.tenant_id, command.request_id)
-        if not any(scheduler.cancel(key) for scheduler in self._pools.values()):
-            self._cancelled[key] = None
-            if len(self._cancelled) > CANCELS_MAX:
-                self._cancelled.popitem(last=False)
+    async def _on_command(self, record: Record) -> None:
+        await self._commands.take(record, self._pools.values(), speaks=self._speaks())
 
     async def _tick(self) -> None:
         snapshot_at = self._clock.monotonic() + SNAPSHOT_S
@@ -278,6 +281,7 @@ class Dispatcher:
                 scheduler.pump()
             if self._clock.monotonic() >= snapshot_at:
                 snapshot_at = self._clock.monotonic() + SNAPSHOT_S
+                self._commands.forget()
                 for scheduler in self._pools.values():
                     scheduler.report()
                     if scheduler.changed and self._lease_ok():

@@ -207,12 +207,16 @@ class PoolScheduler:
 
     def cancel(self, key: bytes) -> bool:
         """End a waiting request by command, as soon as the lease is certain; False if it does not wait here."""
-        if key not in self._queue:
+        if key not in self._queue or self._suspended:
             return False
         self._cancelling[key] = None
         if self._may_write:
             self._end_cancelled()
         return True
+
+    def at_worker(self, key: bytes) -> bool:
+        """Whether this request holds a slot: it will end by itself."""
+        return key in self._slots
 
     def _end_cancelled(self) -> None:
         now_ms = self._clock.now_ms()

@@ -44,6 +44,8 @@ class Inherited:
     decided: set[bytes] = field(default_factory=set)
     """Sources whose decision is in the log."""
     state: SchedulerState | None = None
+    since_ms: int | None = None
+    """When the oldest lane record arrived that is still to be delivered; None if there is none."""
 
 
 async def take_over(
@@ -67,7 +69,7 @@ async def take_over(
             # A marker of one who was stopped in here would void all that the pool's owner dispatches from then on.
             raise Retry(f"the lease on pool {pool} is not certain", after=LEASE_WAIT_S)
         markers = await _write_markers(publisher, names.inbox(pool), epoch)
-        inherited = Inherited(epoch, groups=len(markers), state=state)
+        inherited = Inherited(epoch, groups=len(markers), state=state, since_ms=since)
         oldest, highest = await _read_inbox(
             reader, names.inbox(pool), markers, worker_group, since, prefixes, inherited
         )

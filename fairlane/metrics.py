@@ -85,6 +85,8 @@ METRICS: Mapping[str, MetricSpec] = _table(
     _counter("dispatcher_expired_total", "Records whose deadline passed in the lane.", "pool", "tenant"),
     _counter("dispatcher_duplicates_total", "Lane records of requests that are known already.", "pool"),
     _counter("dispatcher_takeovers_total", "Times this process became the owner of the pool.", "pool"),
+    _counter("dispatcher_commands_total",
+             "Commands: cancelled, too_late, kept (not waiting here), dropped (never came) or unreadable.", "outcome"),
     # Worker
     _counter("worker_calls_total", "Calls to providers by how they ended.", "pool", "provider", "model", "status"),
     _histogram("worker_call_seconds", "Duration of calls to providers.", "provider", "model"),

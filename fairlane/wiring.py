@@ -210,6 +210,7 @@ class StageProcess:
             worker_group=topology.WORKER.group(self._settings.group_prefix),
             lease_ok=self._lease_ok,
             fail=self._fail,
+            cancels_kept_ms=self._settings.idempotency_ttl_s * 1000,
         )
         follower.add_listener(dispatcher.configured)
         return self._engine_for(dispatcher, reader)

@@ -41,7 +41,7 @@ DISPATCHER = StageSpec(
     inputs=(topics.LANES,),
     follows=(topics.RESULTS, topics.COMMANDS, topics.TENANTS, topics.CATALOG),
     outputs=(topics.INBOX, topics.DECISIONS, topics.RESULTS, topics.SCHEDULER_STATE),
-    dead_letter=None,
+    dead_letter=topics.DEAD_LETTERS,
     purpose="picks the next request fairly when a slot is free",
 )
 WORKER = StageSpec(

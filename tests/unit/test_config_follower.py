@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from fairlane.adapters.memory_log import MemoryLog, MemoryReader
-from fairlane.agents.config_follower import ConfigFollower, ConfigView
+from fairlane.agents.config_follower import PARTITIONS_S, ConfigFollower, ConfigView
 from fairlane.errors import Retry
 from fairlane.metrics import METRICS
 from fairlane.ports import Outgoing
@@ -64,8 +67,10 @@ def metrics() -> PrometheusMetrics:
     return PrometheusMetrics({name: METRICS[name] for name in ("config_records_total",)}, process_metrics=False)
 
 
-async def started(log: MemoryLog, metrics: PrometheusMetrics) -> ConfigFollower:
-    follower = ConfigFollower(MemoryReader(log), TENANTS, CATALOG, metrics)
+async def started(
+    log: MemoryLog, metrics: PrometheusMetrics, monotonic: Callable[[], float] = time.monotonic
+) -> ConfigFollower:
+    follower = ConfigFollower(MemoryReader(log), TENANTS, CATALOG, metrics, monotonic)
     await follower.start()
     return follower
 
@@ -224,3 +229,13 @@ async def test_following_ends_when_the_process_stops(log: MemoryLog, metrics: Pr
     await asyncio.sleep(0)
     stopping.set()
     await running
+
+
+async def test_partitions_that_are_added_later_are_followed_too(log: MemoryLog, metrics: PrometheusMetrics) -> None:
+    times = itertools.count(step=PARTITIONS_S)
+    follower = await started(log, metrics, lambda: next(times))
+    async with following(follower) as views, asyncio.timeout(10):
+        log.grow_topic(TENANTS, 2)
+        log.append(replace(tenant("late"), partition=1))
+        view = await views.get()
+    assert set(view.tenants) == {"late"}
