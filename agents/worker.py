@@ -263,7 +263,7 @@ class Worker:
         else:
             terminal = [self._records.answered(work, [outcome], number, self._clock.now_ms())]
         self._check_bill(work, outcome)
-        _log.info(
+        _log.debug(
             "call_ended",
             tenant_id=work.job.tenant_id,
             request_id=work.job.request_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
@@ -100,20 +101,25 @@ def _year_ok(instant: datetime) -> bool:
     return _EARLIEST_YEAR <= instant.year <= _LATEST_YEAR
 
 
+_LATELY = 1024
+"""Instants kept with their text: records of one batch share theirs, and each is written into several of them."""
+
+
+@lru_cache(_LATELY)
 def format_timestamp(value: datetime) -> str:
     """RFC 3339 in UTC with milliseconds, for example ``2026-11-20T18:00:30.000Z``."""
     in_utc = value if value.tzinfo is UTC else value.astimezone(UTC)
     return in_utc.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
+@lru_cache(_LATELY)
 def timestamp_from_ms(milliseconds: int) -> datetime:
     """The instant a Kafka record timestamp (milliseconds since the epoch) stands for.
 
     A producer may stamp a record with any time, even one no contract allows; such a time becomes the
     nearest one that is allowed (the start of 2000, the end of 9998), so that records about it can be written.
     """
-    seconds, rest = divmod(min(max(milliseconds, _EARLIEST_MS), _LATEST_MS), 1000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000)
+    return _EPOCH + timedelta(milliseconds=min(max(milliseconds, _EARLIEST_MS), _LATEST_MS))
 
 
 def timestamp_to_ms(value: datetime) -> int:

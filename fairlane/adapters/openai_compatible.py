@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache
 
 import aiohttp
 from multidict import CIMultiDictProxy
 from pydantic_core import to_json
+from yarl import URL
 
 from fairlane.adapters.chat_answer import Malformed
 from fairlane.adapters.chat_provider import CONNECT_TIMEOUT_S, ChatProvider, ConnectionFailed, HttpAnswer, HttpCall
 from fairlane.clock import Clock
 
 CONNECTIONS_MAX = 1024
+_NO_ADDRESS = "the provider's base_url is not an address that can be called"
 
 
 class AiohttpTransport:
@@ -31,7 +34,7 @@ class AiohttpTransport:
             headers["Authorization"] = f"Bearer {call.key}"
         with _failures():
             response = await self._opened().post(
-                call.base_url + "/chat/completions", data=to_json(call.body), headers=headers, allow_redirects=False
+                _completions(call.base_url), data=to_json(call.body), headers=headers, allow_redirects=False
             )
         async with response:
             yield _Answer(response)
@@ -61,6 +64,15 @@ class OpenAICompatibleProvider(ChatProvider):
         super().__init__(AiohttpTransport(connections_max), clock)
 
 
+@lru_cache(256)
+def _completions(base_url: str) -> URL:
+    """Parsed once: a catalog names few addresses, and each call would parse its own again."""
+    try:
+        return URL(base_url + "/chat/completions")
+    except ValueError:
+        raise ConnectionFailed(_NO_ADDRESS) from None
+
+
 class _Answer:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
@@ -83,7 +95,7 @@ def _failures() -> Iterator[None]:
     try:
         yield
     except aiohttp.InvalidURL:
-        raise ConnectionFailed("the provider's base_url is not an address that can be called") from None
+        raise ConnectionFailed(_NO_ADDRESS) from None
     except aiohttp.ClientResponseError:
         raise Malformed("the provider's answer is not HTTP") from None
     except aiohttp.ClientPayloadError:

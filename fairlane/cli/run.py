@@ -15,6 +15,7 @@ def command(stage: str) -> None:
 
     A stopping stage finishes or hands back what is in flight; a second signal ends it at once.
     """
+    from fairlane import event_loop
     from fairlane.devstack.state import with_addresses
     from fairlane.settings import load_settings
     from fairlane.wiring import run_stage
@@ -35,4 +36,4 @@ def command(stage: str) -> None:
             loop.add_signal_handler(number, stop)
         await run_stage(settings, stage, stopping)
 
-    asyncio.run(main())
+    event_loop.run(main())

@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from fairlane import event_loop
 from fairlane.adapters.simulator.server import Simulator
 
 
@@ -25,7 +26,7 @@ def main(host: str, port: int, time_scale: float, require_key_env: str | None) -
         if api_key is None:
             raise click.UsageError(f"the variable {require_key_env} is not set")
     try:
-        asyncio.run(_serve(Simulator(time_scale=time_scale, api_key=api_key), host, port))
+        event_loop.run(_serve(Simulator(time_scale=time_scale, api_key=api_key), host, port))
     except OSError as failure:
         click.echo(f"cannot listen on {host}:{port}: {failure.strerror}; choose another --port", err=True)
         sys.exit(1)

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 from aiohttp import web
 
+from fairlane import event_loop
 from fairlane.devstack.clickhouse_front.engine import Engine
 from fairlane.devstack.clickhouse_front.exceptions import QueryFailed
 from fairlane.devstack.clickhouse_front.server import Front, Limits
@@ -58,7 +59,7 @@ def main(
         click.echo("the ClickHouse engine is missing: pip install 'fairlane[native]'", err=True)
         sys.exit(1)
     try:
-        asyncio.run(_serve(engine, limits, host, port))
+        event_loop.run(_serve(engine, limits, host, port))
     except OSError as failure:
         click.echo(f"cannot listen on {host}:{port}: {failure.strerror}", err=True)
         sys.exit(1)
