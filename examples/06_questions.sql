@@ -64,8 +64,8 @@ FROM requests
 GROUP BY config_version
 ORDER BY first_seen;
 
--- What became a dead letter?
-SELECT event_time, dead_letter_id, stage, error_code, error_message, error_field
-FROM dead_letters
+-- What became a dead letter, and was it sent again? (dead_letters has a row for each event: dead-lettered, redriven.)
+SELECT event_time, dead_letter_id, stage, error_code, error_message, error_field, redriven_at
+FROM dead_letters_current
 ORDER BY event_time DESC
 LIMIT 20;

@@ -16,7 +16,7 @@ from fairlane.adapters.kafka_publisher import KafkaPublisher
 from fairlane.adapters.kafka_reader import KafkaReader
 from fairlane.adapters.kafka_topics import create_topics
 from fairlane.ports import Outgoing
-from fairlane.schemas.base import WireModel
+from fairlane.schemas.base import WireModel, timestamp_from_ms
 from fairlane.schemas.codec import encode
 from fairlane.schemas.topics import request_key
 from fairlane.sinks.connection import ClickHouseConnection
@@ -99,14 +99,18 @@ async def test_every_public_record_arrives_in_its_table(pipeline: Pipeline) -> N
     await pipeline.send_results(1, 20)  # terminals of keys that have one
     await pipeline.send("attempts", [(b"k", samples.attempt(1)), (b"k", samples.attempt(2))])
     await pipeline.send("decisions", [(b"k", samples.decision())])
-    await pipeline.send("dead-letters", [(b"k", samples.dead_letter())])
+    letter = samples.dead_letter().model_copy(update={"redriven_at": None})
+    again = letter.model_copy(update={"redriven_at": timestamp_from_ms(1_795_000_000_000)})
+    await pipeline.send("dead-letters", [(letter.dead_letter_id.encode(), item) for item in (letter, again)])
     process = await pipeline.start(rows=100)
     await pipeline.settle()
     assert list(await pipeline.figures("requests", "count(), uniqExact(request_id), sum(cost_nano_usd)")) == [
         500, 500, 500 * 8550,
     ]  # fmt: skip
-    for table, rows in (("attempts", 2), ("decisions", 1), ("dead_letters", 1)):
+    for table, rows in (("attempts", 2), ("decisions", 1), ("dead_letters", 2)):
         assert list(await pipeline.figures(table, "count()")) == [rows]
+    # Dead-lettered and redriven are two events of one dead letter.
+    assert list(await pipeline.figures("dead_letters_current", "count(), countIf(redriven_at IS NOT NULL)")) == [1, 1]
     process.terminate()
     assert await process.wait() == 0
     pipeline.processes.remove(process)
