@@ -21,6 +21,10 @@ from fairlane.schemas.result import Usage
 _ANSWER_FIELDS = ("content", "refusal", "reasoning_content", "reasoning", "tool_calls", "function_call", "audio")
 
 
+ANSWER_DEPTH_MAX = 100
+"""Levels of an answer. Our decoders read 200 (the limit of jiter), and a result puts the answer some levels down."""
+
+
 class Malformed(ValueError):
     """The answer is not a chat completion. The message tells what is wrong, not what was answered."""
 
@@ -33,12 +37,24 @@ def parse(content: bytes) -> dict[str, Any]:
         raise Malformed("the answer is not JSON") from None
     if not isinstance(answer, dict):
         raise Malformed("the answer is JSON, but not an object")
+    check_depth(answer)
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices:
         raise Malformed("the answer has no choices")
     if not all(isinstance(choice, dict) and isinstance(choice.get("message"), dict) for choice in choices):
         raise Malformed("a choice of the answer has no message")
     return answer
+
+
+def check_depth(document: Mapping[str, Any]) -> None:
+    """Raise :class:`Malformed` where it nests deeper than any record of ours could hold it."""
+    level: list[Any] = [document]
+    for _ in range(ANSWER_DEPTH_MAX):
+        members = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [member for inside in members for member in inside if isinstance(member, dict | list)]
+        if not level:
+            return
+    raise Malformed(f"the answer is nested deeper than {ANSWER_DEPTH_MAX} levels")
 
 
 def completion(

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from fairlane.adapters.chat_answer import Malformed
+from fairlane.adapters.chat_answer import Malformed, check_depth
 
 _END = b"[DONE]"
 
@@ -87,6 +87,7 @@ class Assembly:
             raise Malformed("an event of the stream is not JSON") from None
         if not isinstance(event, dict):
             raise Malformed("an event of the stream is JSON, but not an object")
+        check_depth(event)
         if event.get("error"):
             raise StreamFailed
         self.events += 1
