@@ -28,8 +28,9 @@ format: $(INSTALLED) ## Mend what can be mended by a tool
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(INSTALLED) ## All tests: unit, property and contract first, then integration on real services
+test: $(INSTALLED) ## All tests: unit, property and contract, integration on real services, and 10,000 seeds of the simulation
 	$(BIN)/python -m pytest tests
+	$(BIN)/fairlane sim --seeds 10000
 
 test-unit: $(INSTALLED) ## The tests that need no service
 	$(BIN)/python -m pytest tests/unit tests/property tests/contract

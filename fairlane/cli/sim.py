@@ -22,10 +22,10 @@ SHOWN = 5
 @click.option("--seed", type=click.IntRange(0), help="Run this one seed again, exactly, and tell what it does.")
 @click.option("--trace", is_flag=True, help="With --seed: print everything that happens.")
 @click.option("--mutations", is_flag=True, help="Switch known bugs on, one at a time, and see them found.")
-@click.option("--processes", default=2, show_default=True, type=click.IntRange(1, 64), help="Processes side by side.")
+@click.option("--processes", type=click.IntRange(1, 64), help="Processes side by side.  [default: one a core]")
 @JSON_OPTION
 def command(
-    seeds: int, first: int, seed: int | None, trace: bool, mutations: bool, processes: int, as_json: bool
+    seeds: int, first: int, seed: int | None, trace: bool, mutations: bool, processes: int | None, as_json: bool
 ) -> int:
     """Simulate the chain with faults and check every promise; exit 1 if one was broken.
 
@@ -38,7 +38,8 @@ def command(
     return _mutations(first, seeds, as_json) if mutations else _many(first, seeds, processes, as_json)
 
 
-def _many(first: int, seeds: int, processes: int, as_json: bool) -> int:
+def _many(first: int, seeds: int, processes: int | None, as_json: bool) -> int:
+    from os import cpu_count
     from time import monotonic
 
     from fairlane.devstack.simulation.run import plan
@@ -46,7 +47,7 @@ def _many(first: int, seeds: int, processes: int, as_json: bool) -> int:
 
     total, started = Tally(), monotonic()
     with progress("seeds", seeds) as advance:
-        for tally in run_seeds(first, seeds, processes):
+        for tally in run_seeds(first, seeds, processes or cpu_count() or 1):
             total.add(tally)
             advance(tally.seeds)
     took_s = monotonic() - started
