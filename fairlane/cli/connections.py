@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def resolved_settings(*need: str) -> Settings:
     """Settings of the environment and ``fairlane.toml``; addresses not set come from the running stack.
 
-    ``need`` names the addresses the command cannot do without. Raises Reject if one of them is not set
+    ``need`` names the addresses the command cannot do without. Raises Retry if one of them is not set
     and no stack is running.
     """
     from fairlane.devstack.state import with_addresses

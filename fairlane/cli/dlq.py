@@ -21,7 +21,17 @@ LIST_DEFAULT = 50
 REDRIVE_MAX = 10_000
 _HEADERS_SHOWN = 100
 _COLUMNS = ["dead_letter_id", "event_time", "code", "field", "tenant_id", "request_id", "payload_bytes", "redriven_at"]
-_CODE_OPTION = click.option("--code", help="Only dead letters with this error code.")
+
+
+def _known_code(_ctx: click.Context, _option: click.Parameter, code: str | None) -> str | None:
+    from fairlane.schemas.errors import ErrorCode
+
+    if code is not None and code not in set(ErrorCode):
+        raise click.BadParameter(f"{code!r} is no error code; there are {', '.join(ErrorCode)}")
+    return code
+
+
+_CODE_OPTION = click.option("--code", callback=_known_code, help="Only dead letters with this error code.")
 
 
 @click.group("dlq", epilog="Example:  fairlane dlq list --code invalid_json")

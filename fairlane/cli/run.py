@@ -17,9 +17,15 @@ def command(stage: str) -> None:
     """
     from fairlane import event_loop
     from fairlane.devstack.state import with_addresses
+    from fairlane.errors import Reject
     from fairlane.settings import load_settings
+    from fairlane.streams.topology import stage as row_of
     from fairlane.wiring import run_stage
 
+    try:
+        row_of(stage)
+    except KeyError as failure:
+        raise Reject(str(failure.args[0])) from None
     settings = with_addresses(load_settings())
 
     async def main() -> None:

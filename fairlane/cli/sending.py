@@ -14,7 +14,7 @@ from fairlane.cli import display
 from fairlane.cli.answers import Answer, AnswerFollower, AnswerKind
 from fairlane.cli.record_text import error_text, result_text
 from fairlane.cli.request_input import Prepared
-from fairlane.errors import FairlaneError, Poison
+from fairlane.errors import FairlaneError, Poison, Reject
 from fairlane.ports import Outgoing, Publisher, Record
 from fairlane.schemas.topics import REQUESTS, request_key
 
@@ -69,9 +69,12 @@ class Sending:
                         unusable = failure
             except BaseExceptionGroup as group:
                 raise group.exceptions[0] from None
-        click.echo(", ".join(f"{count} {what}" for what, count in sorted(self._counts.items())), err=True)
+        if self._counts:
+            click.echo(", ".join(f"{count} {what}" for what, count in sorted(self._counts.items())), err=True)
         if unusable is not None:
             raise unusable
+        if not self._counts:
+            raise Reject("standard input has no request: give one JSON object a line")
         return self._all_well
 
     async def _one_of_many(self, prepared: Prepared, advance: display.Advance) -> None:

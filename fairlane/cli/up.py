@@ -9,8 +9,9 @@ from fairlane.cli.display import JSON_OPTION, print_json
 
 @click.command("up", epilog="Example:  fairlane up --detach && fairlane send 'Say hello'")
 @click.option("--detach", is_flag=True, help="Return when all is ready, and leave it running.")
+@click.option("--detached", is_flag=True, hidden=True, help="It is the one that --detach started.")
 @JSON_OPTION
-def command(detach: bool, as_json: bool) -> int:
+def command(detach: bool, detached: bool, as_json: bool) -> int:
     """Start Kafka, Redis, ClickHouse, the model simulator and every stage, and keep them running.
 
     A service whose address is set (FAIRLANE_KAFKA_BOOTSTRAP, FAIRLANE_REDIS_URL, FAIRLANE_CLICKHOUSE_URL,
@@ -46,7 +47,7 @@ def command(detach: bool, as_json: bool) -> int:
             report.close()
             if as_json and (state := load_state(Path(settings.state_dir))) is not None:
                 print_json(StackStatus.of_state(state).as_object())
-            click.echo("all is ready; Ctrl-C or `fairlane down` stops it", err=True)
+            click.echo(f"all is ready; {'' if detached else 'Ctrl-C or '}`fairlane down` stops it", err=True)
 
         run_stack(settings, report, ready)
     return 0

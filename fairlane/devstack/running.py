@@ -36,8 +36,8 @@ def run_stack(
 ) -> None:
     """Run the stack in this process until SIGTERM or Ctrl-C; a second one does not wait for what is in flight.
 
-    Call it from the main thread. Raises Fatal where a stack runs already, and what
-    :meth:`~fairlane.devstack.supervisor.Supervisor.run` raises.
+    Call it from the main thread. Raises Fatal where a stack runs already, KeyboardInterrupt after a Ctrl-C before
+    all was ready, and what :meth:`~fairlane.devstack.supervisor.Supervisor.run` raises.
     """
     state_dir = Path(settings.state_dir)
     # Until the loop runs, a stop must also clean up behind a download.
@@ -46,20 +46,31 @@ def run_stack(
         with stack_lock(state_dir):
             clear_leftovers(state_dir, report)
             supervisor = build(settings, report)
+            was_ready = interrupted = False
+
+            def ready() -> None:
+                nonlocal was_ready
+                was_ready = True
+                on_ready()
 
             async def main() -> None:
                 stopping = asyncio.Event()
 
-                def stop() -> None:
+                def stop(number: int) -> None:
+                    nonlocal interrupted
                     if stopping.is_set():
                         supervisor.hurry()
+                    interrupted = interrupted or (number == signal.SIGINT and not was_ready)
                     stopping.set()
 
                 for number in STOP_SIGNALS:
-                    asyncio.get_running_loop().add_signal_handler(number, stop)
-                await supervisor.run(stopping, on_ready)
+                    asyncio.get_running_loop().add_signal_handler(number, stop, number)
+                await supervisor.run(stopping, ready)
 
             asyncio.run(main())
+            if interrupted:
+                # What was asked for, a running stack, did not come about.
+                raise KeyboardInterrupt
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -76,7 +87,7 @@ def start_detached(settings: Settings, follow: Callable[[str], None]) -> int:
     bound(log, MAX_BYTES // 8)
     with log.open("ab") as out:
         child = subprocess.Popen(
-            [sys.executable, "-m", "fairlane", "up"],
+            [sys.executable, "-m", "fairlane", "up", "--detached"],
             stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         begin = out.tell()

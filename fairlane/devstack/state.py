@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fairlane.devstack.identity import ProcessIdentity, alive, kill_group
-from fairlane.errors import Reject
+from fairlane.errors import Reject, Retry
 from fairlane.settings import Settings
 
 STATE_FILE = "state.json"
@@ -90,7 +90,7 @@ def reap(state: StackState) -> list[str]:
 def with_addresses(settings: Settings, *, need: Sequence[str] = ()) -> Settings:
     """Settings with the addresses of the running stack where none is set.
 
-    Raises Reject where neither gives any address, or none for a setting named in ``need``.
+    Raises Retry where neither gives any address, or none for a setting named in ``need``.
     """
     state = load_state(Path(settings.state_dir))
     found = state.addresses if state is not None and state.running() else {}
@@ -105,5 +105,5 @@ def with_addresses(settings: Settings, *, need: Sequence[str] = ()) -> Settings:
     if not (filled.kafka_bootstrap or filled.redis_url or filled.clickhouse_url):
         missing.append("kafka_bootstrap")
     if missing:
-        raise Reject(f"no stack runs in {settings.state_dir}: run `fairlane up`, or set FAIRLANE_{missing[0].upper()}")
+        raise Retry(f"no stack runs in {settings.state_dir}: run `fairlane up`, or set FAIRLANE_{missing[0].upper()}")
     return filled

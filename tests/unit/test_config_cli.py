@@ -15,7 +15,7 @@ from fairlane.adapters import kafka_topics, redis_admission
 from fairlane.adapters.memory_log import MemoryLog, MemoryPublisher, MemoryReader
 from fairlane.cli import connections
 from fairlane.cli.main import main
-from fairlane.errors import Reject, Retry
+from fairlane.errors import Retry
 from fairlane.ports import Outgoing, TenantUsage
 from fairlane.schemas.base import timestamp_from_ms
 from fairlane.schemas.codec import encode
@@ -215,7 +215,7 @@ def test_topics_lists_the_registry_with_what_the_broker_has(shell: Shell) -> Non
 
 def test_topics_lists_the_registry_without_a_broker(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing_runs(*_need: str) -> Settings:
-        raise Reject("no stack runs: run `fairlane up`")
+        raise Retry("no stack runs: run `fairlane up`")
 
     monkeypatch.setattr(connections, "resolved_settings", nothing_runs)
     rows = shell.json("topics")
@@ -317,3 +317,11 @@ def test_applying_a_provider_whose_key_is_not_set_names_the_variable(
     shell.run("catalog", "apply", "-f", file)
     assert "ACME_LLM_KEY" not in shell.err
     assert "open-sesame" not in shell.err
+
+
+@pytest.mark.parametrize("arguments", [["dlq", "list"], ["dlq", "redrive", "--all"]])
+def test_a_code_that_does_not_exist_is_refused_with_those_that_do(shell: Shell, arguments: list[str]) -> None:
+    shell.log.create_topics("fairlane.")
+    assert shell.run(*arguments, "--code", "invalid_jsn", code=2) == ""
+    assert "'invalid_jsn' is no error code" in shell.err
+    assert "invalid_json, schema_violation" in shell.err

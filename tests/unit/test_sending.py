@@ -259,3 +259,13 @@ async def test_everybody_who_waits_is_told_when_the_log_cannot_be_read_any_more(
             await asyncio.wait_for(answer, 5)
         with pytest.raises(Retry):
             await follower.expect("acme", "r-2")
+
+
+async def test_no_request_at_all_is_told_and_not_an_empty_line(
+    log: MemoryLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Reject, match="standard input has no request"):
+        await Sending(MemoryPublisher(log), None, PREFIX, options(many=True)).run(these())
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "" not in captured.err.splitlines()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fairlane.cli.main import EXIT_FAILED, main
+from fairlane.cli.main import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, main
 from fairlane.devstack.console import ConsoleReport
 from fairlane.devstack.doctor import examine
 from fairlane.devstack.identity import ProcessIdentity, identify
+from fairlane.devstack.running import run_stack
 from fairlane.devstack.services import shown
 from fairlane.devstack.state import ProcessState, StackState
 from fairlane.devstack.status import StackStatus
+from fairlane.devstack.supervisor import Supervisor
 from fairlane.schemas.catalog import Provider
 from fairlane.settings import Settings
 
@@ -149,3 +154,44 @@ def test_in_a_terminal_each_part_has_one_line(capsys: pytest.CaptureFixture[str]
     assert shown_at_the_end.count("ready [127.0.0.1:9092]") == 1
     report("gate-1", "ended with SIGKILL")
     assert "gate-1: ended with SIGKILL" in capsys.readouterr().err
+
+
+def test_what_needs_a_stack_is_unreachable_without_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tenants", "list"]) == EXIT_UNREACHABLE
+    assert "run `fairlane up`" in capsys.readouterr().err
+
+
+def test_a_stage_that_does_not_exist_is_told_before_a_stack_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "nosuch"]) == EXIT_USAGE
+    assert "there are gate, dispatcher, worker, settle, sinks" in capsys.readouterr().err
+
+
+class _NeverReady(Supervisor):
+    """Is interrupted while it comes up, or after it."""
+
+    def __init__(self, state_dir: Path, number: int, *, ready: bool) -> None:
+        super().__init__([], [], state_dir, lambda *_, **__: None, {}, {})
+        self._number = number
+        self._gets_ready = ready
+
+    async def run(self, stopping: asyncio.Event, on_ready: Callable[[], None] = lambda: None) -> None:
+        if self._gets_ready:
+            on_ready()
+        os.kill(os.getpid(), self._number)
+        await asyncio.wait_for(stopping.wait(), 10)
+
+
+@pytest.mark.parametrize(
+    ("number", "ready", "interrupted"),
+    [(signal.SIGINT, False, True), (signal.SIGINT, True, False), (signal.SIGTERM, False, False)],
+)
+def test_ctrl_c_before_all_is_ready_is_an_interruption(
+    tmp_path: Path, number: signal.Signals, ready: bool, interrupted: bool
+) -> None:
+    told = []
+    supervisor = _NeverReady(tmp_path, number, ready=ready)
+    try:
+        run_stack(Settings(state_dir=str(tmp_path)), lambda *_, **__: None, lambda: None, lambda *_: supervisor)
+    except KeyboardInterrupt:
+        told.append(True)
+    assert bool(told) is interrupted

@@ -15,7 +15,7 @@ from fairlane.devstack.identity import ProcessIdentity, alive, identify, kill_gr
 from fairlane.devstack.log_file import bound, tail
 from fairlane.devstack.stack_lock import stack_lock
 from fairlane.devstack.state import STATE_FILE, ProcessState, StackState, load_state, reap, with_addresses
-from fairlane.errors import Fatal, Reject
+from fairlane.errors import Fatal, Reject, Retry
 from fairlane.settings import Settings
 
 ME = identify(os.getpid())
@@ -90,14 +90,14 @@ def test_addresses_come_from_the_running_stack_where_none_is_set(tmp_path: Path)
 
 def test_the_addresses_of_a_stack_that_is_down_are_not_used(tmp_path: Path) -> None:
     state_of(GONE).save(tmp_path)
-    with pytest.raises(Reject, match="fairlane up"):
+    with pytest.raises(Retry, match="fairlane up"):
         with_addresses(Settings(state_dir=str(tmp_path)))
 
 
 def test_without_a_stack_what_is_set_is_enough_unless_more_is_needed(tmp_path: Path) -> None:
     settings = Settings(state_dir=str(tmp_path), kafka_bootstrap="k:9092")
     assert with_addresses(settings) == settings
-    with pytest.raises(Reject, match="FAIRLANE_CLICKHOUSE_URL"):
+    with pytest.raises(Retry, match="FAIRLANE_CLICKHOUSE_URL"):
         with_addresses(settings, need=["clickhouse_url"])
 
 
