@@ -6,7 +6,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup lint format test test-unit test-integration demo up down bench bench-quick profile docs sim chaos compose-check clean
+.PHONY: help setup lint format test test-unit test-integration demo up down bench bench-quick profile bad-input docs sim chaos compose-check clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,9 @@ sim: $(INSTALLED) ## The whole chain on virtual time with faults: SEEDS=… runs
 
 chaos: $(INSTALLED) ## Real faults on a stack of its own under load: FAULTS=… chooses, `python -m tests.chaos --list` names them
 	$(BIN)/python -m tests.chaos $(FAULTS)
+
+bad-input: $(INSTALLED) ## 71 kinds of bad input, 1,000 mutations of each, through a chain of its own; a table and a CSV
+	$(BIN)/python -m tests.bad_input
 
 docs: $(INSTALLED) ## Regenerate what is generated: contracts, topology picture, settings and metrics tables
 	$(BIN)/python tools/docs.py

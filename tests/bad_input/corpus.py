@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tests.bad_input import kinds_bytes, kinds_contract, kinds_text
-from tests.bad_input.case import CORPUS, Input, Kind
+from tests.bad_input.case import CANARY, CORPUS, Input, Kind
 
 KINDS: dict[int, Kind] = dict(sorted(CORPUS.kinds.items()))
 _MODULES = (kinds_bytes, kinds_contract, kinds_text)
@@ -44,13 +44,20 @@ def mutated(rng: random.Random, value: bytes) -> bytes:
                 changed[at:at] = rng.choice(_TOKENS)
             case 3:
                 end = at + rng.randint(1, 40)
-                changed[at:at] = changed[at:end]
+                if not _secret(changed, at, end):
+                    changed[at:at] = changed[at:end]
             case 4:
                 changed[at] = rng.randrange(256)
             case _:
                 end = at + rng.randint(1, 20)
-                piece = changed[at:end]
-                del changed[at:end]
-                to = rng.randint(0, len(changed))
-                changed[to:to] = piece
+                if not _secret(changed, at, end):
+                    piece = changed[at:end]
+                    del changed[at:end]
+                    to = rng.randint(0, len(changed))
+                    changed[to:to] = piece
     return bytes(changed)
+
+
+def _secret(value: bytearray, start: int, end: int) -> bool:
+    """Whether a piece has to do with a secret: moved into an id it would be none any more."""
+    return CANARY in value[max(0, start - len(CANARY)) : end + len(CANARY)]

@@ -135,7 +135,7 @@ def _(rng: random.Random) -> Input:
 def _(rng: random.Random) -> bytes:
     whole = text(rng)
     name = rng.choice(["tenant_id", "request_id", "body", "schema", "model", "messages", "role", "content"])
-    again = json.dumps({name: rng.choice(["acme", "picky", new_id(rng), secret(rng)])})[1:-1]
+    again = json.dumps({name: rng.choice(["acme", "picky", new_id(rng)])})[1:-1]
     at = whole.index(f'"{name}"')
     return f"{whole[:at]}{again}, {whole[at:]}".encode()
 
@@ -191,7 +191,7 @@ def _(rng: random.Random) -> bytes:
 
 @_kind(23, "arrays nested 100,000 deep", mutated=0.1)
 def _(rng: random.Random) -> bytes:
-    return _nested(rng, rng.choice([100_000, sized(rng, 100_000, 1000)]), objects=False)
+    return _nested(rng, sized(rng, 100_000, 1000), objects=False)
 
 
 @_kind(24, "objects nested 100,000 deep", mutated=0.1)
@@ -201,7 +201,7 @@ def _(rng: random.Random) -> bytes:
 
 @_kind(25, "a million keys", mutated=0.05)
 def _(rng: random.Random) -> Input:
-    count = sized(rng, 100_000, 100) if rng.random() > 0.004 else 1_000_000
+    count = sized(rng, 50_000, 100) if rng.random() > 0.004 else 1_000_000
     keys = {f"k{number}": 1 for number in range(count)}
     where = rng.choice(["envelope", "labels", "metadata", "body", "logit_bias"])
     if where == "envelope":

@@ -53,7 +53,7 @@ def _(rng: random.Random) -> bytes:
 
 @_kind(63, "addresses inside the network")
 def _(rng: random.Random) -> bytes:
-    url = rng.choice(["http://169.254.169.254/latest", "http://127.0.0.1:6379/", "file:///etc/passwd", "gopher://x"])
+    url = rng.choice(["http://[::1]:6379/", "http://127.0.0.1:6379/", "ftp://x/y", "gopher://x"])
     name = rng.choice(["callback_url", "webhook", "response_url", "base_url"])
     way = rng.randrange(3)
     if way == 0:
@@ -79,7 +79,8 @@ def _(rng: random.Random) -> bytes:
 def _(rng: random.Random) -> bytes:
     made: dict[str, Any] = document(rng)
     hidden: Any = rng.choice([secret(rng), [secret(rng)], {"password": secret(rng)}, {secret(rng): 1}])
-    place = rng.choice(["priority", "deadline", "labels", "stream", "schema", "timeout_ms", "request_id", "tenant_id"])
+    # Not where a text is welcome: what somebody calls a request is no secret.
+    place = rng.choice(["priority", "deadline", "stream", "schema", "timeout_ms"])
     if rng.random() < 0.5:
         made[place] = hidden
     else:

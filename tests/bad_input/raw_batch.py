@@ -66,11 +66,7 @@ def _compressed(codec: str, prefix: bytes, chunks: int, part: int) -> bytes:
     if codec == "snappy":
         block = _snappy_block(bytes(_CHUNK))
         return _XERIAL + _snappy_block(prefix) + block * chunks + _snappy_block(last)
-    compressor: Any = (
-        cramjam.zstd.Compressor()
-        if codec == "zstd"
-        else cramjam.lz4.Compressor(level=9, content_checksum=False, block_linked=False)
-    )
+    compressor: Any = cramjam.zstd.Compressor() if codec == "zstd" else _lz4_compressor()
     compressor.compress(prefix)
     for _ in range(chunks):
         compressor.compress(bytes(_CHUNK))
@@ -88,7 +84,7 @@ def compress(codec: str, payload: bytes) -> bytes:
     one_shot: dict[str, Callable[[bytes], Any]] = {
         "gzip": cramjam.gzip.compress,
         "snappy": lambda data: _XERIAL + _snappy_block(data),
-        "lz4": cramjam.lz4.compress,
+        "lz4": _lz4,
         "zstd": cramjam.zstd.compress,
     }
     return bytes(one_shot[codec](payload))
@@ -102,6 +98,17 @@ class RawBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka has no annotatio
         self._buffer = content
         self._relative_offset = count
         self._closed = True
+
+
+def _lz4(data: bytes) -> bytes:
+    compressor = _lz4_compressor()
+    compressor.compress(data)
+    return bytes(compressor.finish())
+
+
+def _lz4_compressor() -> Any:
+    # Brokers do not read blocks that refer to each other (KIP-57).
+    return cramjam.lz4.Compressor(level=9, content_checksum=False, block_linked=False)
 
 
 async def send_raw(producer: AIOKafkaProducer, topic: str, content: bytes, count: int, partition: int = 0) -> int:

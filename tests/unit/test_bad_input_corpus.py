@@ -1,0 +1,134 @@
+"""The corpus of bad input without services: the oracle stands on its own, and the gate's rules agree with it."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairlane.agents.config_view import ConfigView, ModelEntry, price_row
+from fairlane.agents.intake import Accepted, IntakeLimits, examine
+from fairlane.ports import Record
+from fairlane.schemas.catalog import Model, Pool, Provider
+from fairlane.schemas.tenant import Tenant
+from tests.bad_input.case import CANARY, Input, Kind
+from tests.bad_input.corpus import KINDS, cases
+from tests.bad_input.judgement import fits
+from tests.bad_input.oracle import ACCEPTED, DEAD, MAX_BYTES, MODELS, REJECTED, ROUTES, Oracle, Way
+from tests.bad_input.strict_json import NotJson, read
+
+LIMITS = IntakeLimits(MAX_BYTES, 600_000, 86_400_000)
+EACH = 25
+SLOW_TO_MAKE = {23: 2, 24: 2, 25: 2, 42: 0}
+
+
+def entry(name: str, context: int, output: int) -> ModelEntry:
+    document = {
+        "model": name, "provider": "sim", "pool": "sim", "context_tokens": context, "max_output_tokens": output,
+        "prices": [{"from": "2020-01-01T00:00:00Z", "input": "0.15", "output": "0.60"}],
+    }  # fmt: skip
+    model = Model.model_validate_json(orjson.dumps(document))
+    return ModelEntry(model, tuple(price_row(name, price) for price in model.prices))
+
+
+VIEW = ConfigView(
+    version="t1-c1",
+    tenants={
+        "acme": Tenant(tenant_id="acme"),
+        "picky": Tenant(tenant_id="picky", models=["sim-instant"]),
+        "asleep": Tenant.model_validate_json(b'{"tenant_id":"asleep","status":"suspended"}'),
+    },
+    providers={"sim": Provider(provider="sim", base_url="http://127.0.0.1:1/v1")},
+    pools={"sim": Pool(pool="sim", slots=4)},
+    models={name: entry(name, *limits) for name, limits in MODELS.items()},
+    routes=ROUTES,
+)
+
+
+def examined(item: Input) -> tuple[Way, str]:
+    now_ms = int(time.time() * 1000)
+    got = examine(Record("requests", 0, 0, now_ms, item.key, item.value), VIEW, LIMITS, now_ms)
+    if isinstance(got, Accepted):
+        return Way(ACCEPTED), ""
+    outcome = DEAD if got.ids is None else got.status.value
+    said = " ".join(filter(None, (got.detail.message, got.detail.field, got.detail.hint)))
+    assert got.detail.hint
+    return Way(outcome, got.detail.code.value, got.detail.field), said
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: f"{kind.number} {kind.name}")
+def test_the_gates_rules_and_the_oracle_agree_and_no_secret_is_repeated(kind: Kind) -> None:
+    for inputs in cases(kind, SLOW_TO_MAKE.get(kind.number, EACH), seed=3):
+        for item in inputs:
+            if item.topic == "requests" and item.batch is None:
+                got, said = examined(item)
+                assert fits(got, Oracle().judge(item.value)), (got, item)
+                assert CANARY.decode() not in said
+
+
+def test_there_are_71_kinds_and_a_seed_gives_the_same_bytes() -> None:
+    assert list(KINDS) == list(range(1, 72))
+    for number in (11, 17, 44, 66, 69):
+        assert list(cases(KINDS[number], 5, 1)) == list(cases(KINDS[number], 5, 1))
+        assert list(cases(KINDS[number], 5, 1)) != list(cases(KINDS[number], 5, 2))
+
+
+GOOD = b'{"schema":"fairlane.request.v1","request_id":"r","tenant_id":"acme","body":{"model":"sim-instant","messages":[{"role":"user","content":"x"}]}}'  # noqa: E501 - one document
+
+
+@pytest.mark.parametrize(
+    ("value", "way"),
+    [
+        (GOOD, Way(ACCEPTED)),
+        (None, Way(DEAD, "invalid_json")),
+        (GOOD[:-1], Way(DEAD, "invalid_json")),
+        (b"\xef\xbb\xbf" + GOOD, Way(REJECTED, "invalid_json")),
+        (GOOD.replace(b'"x"', b"NaN"), Way(REJECTED, "invalid_json")),
+        (GOOD.replace(b'"r"', b'"r","request_id":"r"'), Way(DEAD, "invalid_json")),
+        (GOOD.replace(b"acme", b"nobody"), Way(REJECTED, "unknown_tenant", "tenant_id")),
+        (GOOD.replace(b"v1", b"v2"), Way(REJECTED, "unsupported_version", "schema")),
+        (GOOD.replace(b'"acme"', b"7"), Way(DEAD, "schema_violation", "tenant_id")),
+        (GOOD.replace(b'"x"', b'"' + b"x" * MAX_BYTES + b'"'), Way(REJECTED, "too_large")),
+    ],
+)
+def test_the_oracle_says_what_the_contract_says(value: bytes | None, way: Way) -> None:
+    assert Oracle().judge(value).ways == {way}
+
+
+def test_the_oracle_remembers_ids_and_keys() -> None:
+    oracle, other = Oracle(), GOOD.replace(b'"x"', b'"y"')
+    with_key = b'"tenant_id":"acme","idempotency_key":"r"'
+    assert oracle.judge(GOOD).accepted
+    assert oracle.judge(GOOD).ways == {Way("repeated")}
+    assert oracle.judge(other).ways == {Way(DEAD, "request_id_reused", "request_id")}
+    another = other.replace(b'"r"', b'"s"').replace(b'"tenant_id":"acme"', with_key)
+    assert oracle.judge(another).ways == {Way(REJECTED, "idempotency_mismatch", "idempotency_key")}
+
+
+_SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
+_FINITE = _SCALARS.filter(lambda value: value not in (float("inf"), float("-inf")))
+
+
+@given(st.recursive(_FINITE, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)), st.booleans())
+def test_the_oracles_reader_reads_what_was_written(value: object, ascii_only: bool) -> None:
+    found = read(json.dumps(value, ensure_ascii=ascii_only))
+    assert found.value == value
+    assert not found.breaches
+
+
+@given(st.text(alphabet='{}[],:"\\u0019eE+-. tfn', max_size=30))
+def test_the_oracles_reader_refuses_what_the_standard_library_refuses(text: str) -> None:
+    def number_as_is(digits: str) -> str:
+        return digits
+
+    try:
+        json.loads(text, parse_int=number_as_is, parse_float=number_as_is)
+    except ValueError:
+        with pytest.raises(NotJson):
+            read(text)
+    else:
+        read(text)
