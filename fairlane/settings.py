@@ -50,6 +50,9 @@ class Settings:
     dispatcher_session_timeout_ms: int = _f(6_000, "the same for dispatchers: a standby takes over after this")
     commit_interval_ms: int = _f(500, "how often offsets are committed")
     drain_timeout_ms: int = _f(30_000, "how long a stopping process waits for what is in flight")
+    hang_timeout_ms: int = _f(
+        30_000, "`up` kills and restarts a stage whose /healthz did not answer for so long; 0: never"
+    )
     default_timeout_ms: int = _f(600_000, "deadline of a request that names none")
     idempotency_ttl_s: int = _f(86_400, "how long an answer is kept for replays")
     batch_max_records: int = _f(500, "records a stage takes at once")

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,15 +74,41 @@ def command(seconds: float, speed: float, open_report: bool, keep: bool, out: Pa
     run = f"demo-{SystemClock().now_ms() // 1000:x}"
     settings = demo_settings(load_settings(), run)
     with ConsoleReport() as report, prepared(settings, report) as supervisor:
+        stop = Stop(supervisor.hurry, settings.drain_timeout_ms / 1000)
         try:
-            return asyncio.run(_demo(options, settings, run, supervisor, report, began))
+            return asyncio.run(_demo(options, settings, run, supervisor, report, began, stop))
         except asyncio.CancelledError:
+            if stop.signal == signal.SIGINT:
+                raise KeyboardInterrupt from None
             return EXIT_TERMINATED
 
 
+class Stop:
+    """What a signal does: the first cancels the run, so that its stack stops in order; the second ends all at once."""
+
+    def __init__(self, hurry: Callable[[], None], drain_s: float) -> None:
+        self._hurry = hurry
+        self._drain_s = drain_s
+        self.signal: int | None = None
+
+    def __call__(self, number: int, cancel: Callable[[], object]) -> None:
+        """Take a signal; ``cancel`` cancels the run."""
+        if self.signal is not None:
+            self._hurry()
+            return
+        self.signal = number
+        click.echo(
+            f"stopping; the stages have {self._drain_s:.0f} s to finish or hand back what is in flight. "
+            "Once more (Ctrl-C) ends it at once.",
+            err=True,
+        )
+        cancel()
+
+
 async def _demo(
-    options: DemoOptions, settings: Settings, run: str, supervisor: Supervisor, report: ConsoleReport, began: float
-) -> int:
+    options: DemoOptions, settings: Settings, run: str, supervisor: Supervisor, report: ConsoleReport, began: float,
+    stop: Stop,
+) -> int:  # fmt: skip
     from rich.console import Console
 
     from fairlane.clock import SystemClock
@@ -94,7 +121,8 @@ async def _demo(
 
     this = asyncio.current_task()
     assert this is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop, number, this.cancel)
     clock = SystemClock()
     planned = list(plan(load_trace(), seconds=options.seconds, speed=options.speed, run=run))
     flooder = next(tenant.tenant_id for tenant in TENANTS if tenant.floods)

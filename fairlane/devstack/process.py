@@ -28,13 +28,17 @@ DEATHSIG = sys.platform.startswith("linux")
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What to run. ``ready`` asks the service; ``port`` is where it must listen before it counts as ready."""
+    """What to run. ``ready`` asks the service; ``port`` is where it must listen before it counts as ready.
+
+    ``alive`` asks whether it still does anything, from when it is ready on.
+    """
 
     argv: Sequence[str]
     ready: Callable[[], Awaitable[bool]]
     port: int
     env: Mapping[str, str] = field(default_factory=dict)
     address: str = ""
+    alive: Callable[[], Awaitable[bool]] | None = None
 
 
 class NotReady(Fatal):

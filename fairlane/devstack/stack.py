@@ -41,6 +41,8 @@ LOG_STEP = "topics and configuration"
 TABLES_STEP = "tables"
 STOP_ORDER = ("stages", "simulator", "clickhouse", "redis", "kafka")
 """What writes stops before what it writes to."""
+ALIVE_TIMEOUT_S = 5.0
+"""A busy stage answers late; one that hangs not at all."""
 DRAIN_MARGIN_S = 5.0
 """A stage that used its whole drain time still commits and leaves its groups."""
 
@@ -129,6 +131,7 @@ def build_supervisor(settings: Settings, report: Report, first: FirstConfig | No
                     stage=stage,
                     stop_rank=STOP_ORDER.index("stages"),
                     stop_timeout_s=settings.drain_timeout_ms / 1000 + DRAIN_MARGIN_S,
+                    hang_timeout_s=settings.hang_timeout_ms / 1000,
                 )
             )
     supervisor = Supervisor(specs, steps, state_dir, report, given, before)
@@ -176,5 +179,8 @@ def _stage_launch(
     async def ready() -> bool:
         return await http_answers(f"http://{host}:{port}/readyz")
 
+    async def alive() -> bool:
+        return await http_answers(f"http://{host}:{port}/healthz", timeout_s=ALIVE_TIMEOUT_S)
+
     own = {"FAIRLANE_INSTANCE": name, "FAIRLANE_METRICS_PORT": str(port)}
-    return Launch([sys.executable, "-m", "fairlane", "run", stage], ready, port, {**environment(), **own})
+    return Launch([sys.executable, "-m", "fairlane", "run", stage], ready, port, {**environment(), **own}, alive=alive)

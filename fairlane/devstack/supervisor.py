@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from fairlane.devstack.backoff import Backoff
 from fairlane.devstack.identity import ProcessIdentity, identify
+from fairlane.devstack.liveness import silence
 from fairlane.devstack.log_file import bound
 from fairlane.devstack.process import ChildProcess, Launch, NotReady, describe_exit, start
 from fairlane.devstack.progress import Report
@@ -39,6 +41,8 @@ class ProcessSpec:
     stop_rank: int = 0
     start_timeout_s: float = 60.0
     stop_timeout_s: float = 10.0
+    hang_timeout_s: float = 0.0
+    """A ready process that does not answer for so long is killed and started again; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,7 @@ class Supervisor:
                 self._report(spec.name, f"{failure.brief}; see {child.log}")
             else:
                 self._became_ready(slot, launch, child)
-                code = await child.ended()
+                code = await self._ended(spec, launch, child)
                 self._report(spec.name, f"ended with {describe_exit(code)}")
             # What it may have started itself goes with it.
             child.kill_group()
@@ -175,6 +179,23 @@ class Supervisor:
             self._save()
             backoff, delay_s = backoff.after(time.monotonic() - child.started_at)
             await asyncio.sleep(delay_s)
+
+    async def _ended(self, spec: ProcessSpec, launch: Launch, child: ChildProcess) -> int:
+        """Wait for its end, which comes by force where it hangs; returns the exit code."""
+        ending = asyncio.create_task(child.ended())
+        tasks: set[asyncio.Task[Any]] = {ending}
+        if launch.alive is not None and spec.hang_timeout_s > 0:
+            tasks.add(asyncio.create_task(silence(launch.alive, spec.hang_timeout_s)))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not ending.done():
+                self._report(spec.name, f"hangs: no answer for {spec.hang_timeout_s:.0f} s; killed, see {child.log}")
+                child.kill()
+            return await ending
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _became_ready(self, slot: _Slot, launch: Launch, child: ChildProcess) -> None:
         slot.ready, slot.kept_port = True, launch.port
@@ -203,7 +224,7 @@ class Supervisor:
         if child is None:
             return
         if child.exit_code is None:
-            self._report(slot.spec.name, "stopping")
+            self._report(slot.spec.name, _stopping(slot.spec))
             if self._hurry.is_set():
                 child.kill()
             gracefully = await child.stop(slot.spec.stop_timeout_s)
@@ -225,6 +246,12 @@ class Supervisor:
         StackState(self._identity, self._phase, self.addresses, processes, self._ports, self._failure).save(
             self._state_dir
         )
+
+
+def _stopping(spec: ProcessSpec) -> str:
+    """What is waited for, and how long."""
+    what = "finishes or hands back what is in flight, " if spec.stage else ""
+    return f"stopping ({what}at most {spec.stop_timeout_s:.0f} s)"
 
 
 async def _first(*tasks: asyncio.Task[None] | asyncio.Task[bool]) -> None:

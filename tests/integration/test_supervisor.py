@@ -112,6 +112,38 @@ async def test_a_killed_process_is_restarted_at_its_port_and_the_others_stay(
     assert gone(after["two"].identity.pid)
 
 
+async def test_a_process_that_hangs_is_killed_and_started_again(
+    tmp_path: Path, report: Callable[..., None], told: list[tuple[str, str]]
+) -> None:
+    pool = PortPool(free=True)
+
+    def build(kept: int) -> Launch:
+        launch = listener_launch(kept or pool.choose(0))
+
+        async def alive() -> bool:
+            # Its kernel takes the connection; only the process itself would go on from there.
+            return psutil.Process(pids()["one"]).status() != psutil.STATUS_STOPPED
+
+        return replace(launch, alive=alive)
+
+    def pids() -> dict[str, int]:
+        state = load_state(tmp_path)
+        return {process.name: process.identity.pid for process in state.processes} if state is not None else {}
+
+    spec = ProcessSpec("one", build, hang_timeout_s=0.6)
+    supervisor = Supervisor([spec], [], tmp_path, report, {}, {})
+    stopping, up = asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(supervisor.run(stopping, up.set))
+    await until(up.is_set)
+    first = pids()["one"]
+    os.kill(first, signal.SIGSTOP)
+    await until(lambda: gone(first) and pids().get("one", first) != first)
+    assert any("hangs: no answer for" in message for _, message in told)
+    stopping.set()
+    await running
+    assert gone(pids().get("one", first))
+
+
 async def test_a_port_lost_to_another_program_is_replaced(tmp_path: Path, report: Callable[..., None]) -> None:
     taken = await asyncio.start_server(lambda _r, w: w.close(), HOST, 0)
     lost = taken.sockets[0].getsockname()[1]

@@ -21,6 +21,9 @@ from fairlane.devstack.supervisor import Supervisor
 from fairlane.errors import Fatal
 from fairlane.settings import Settings
 
+DRAIN_MS = 8_000
+"""Whoever interrupts the demo does not wait for more of its backlog: all of it goes with the stack."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunningStack:
@@ -34,7 +37,12 @@ def demo_settings(settings: Settings, run: str) -> Settings:
     """Settings of the demo's stack: a state directory of its own, free ports, and names of its own on services
     whose address is given, so that it disturbs nobody and counts nothing but itself.
     """
-    own = replace(settings, state_dir=str(Path(settings.state_dir) / "demo"), free_ports=True)
+    own = replace(
+        settings,
+        state_dir=str(Path(settings.state_dir) / "demo"),
+        free_ports=True,
+        drain_timeout_ms=min(settings.drain_timeout_ms, DRAIN_MS),
+    )
     if settings.kafka_bootstrap or settings.redis_url or settings.clickhouse_url:
         return replace(
             own,
