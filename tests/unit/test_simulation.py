@@ -124,6 +124,32 @@ def test_a_second_terminal_is_found_and_forgiven_only_to_one_who_was_stopped(liv
     assert check(facts_of(forgiven, PREFIX, POOL), lived.books).figures["forgiven"] == 1
 
 
+def test_a_record_that_came_late_excuses_one_duplicate_and_not_two(lived: Lived) -> None:
+    once = twice(lived.history, on("results"), late=True)
+    assert "duplicate" in rules(judged(twice(once, on("results")), lived))
+
+
+def test_a_late_record_excuses_no_more_calls_than_one(lived: Lived) -> None:
+    lane = next(event for event in lived.history if on("lanes.sim")(event))
+    assert isinstance(lane, Appended)
+    called = next(call for call in lived.books.calls if lane.record.key == call.request.encode())
+    late = twice(lived.history, on("lanes.sim"), late=True)
+    for more, found in ((1, False), (2, True)):
+        broken = rules(judged(late, lived, calls=[*lived.books.calls, *[called] * more]))
+        assert ("calls" in broken) is found
+
+
+def test_a_lane_record_written_twice_excuses_no_commit_unless_one_came_late(lived: Lived) -> None:
+    lane = next(event for event in lived.history if on("lanes.sim")(event))
+    assert isinstance(lane, Appended)
+    for late in (False, True):
+        again = replace(lane, record=replace(lane.record, offset=10_000), late=late)
+        early = Committed(0.0, "sim-dispatcher", {lane.record.tp: Position(lane.record.offset + 1)}, "dispatcher-0")
+        place = lived.history.index(lane)
+        history = [*lived.history[: place + 1], early, *lived.history[place + 1 :], again]
+        assert ("commit" in rules(judged(history, lived))) is not late
+
+
 def test_money_that_does_not_add_up_is_found(lived: Lived) -> None:
     usage = dict(lived.books.usage)
     for wrong in (

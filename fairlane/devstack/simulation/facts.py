@@ -7,8 +7,8 @@ that a mistake of theirs is not repeated by those who check them.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -65,13 +65,13 @@ class Facts:
         return [asked.entry for asked in self.asked]
 
     @property
-    def late_keys(self) -> frozenset[str]:
-        """Requests of which a record that excuses a second call came late.
+    def late_keys(self) -> Mapping[str, int]:
+        """How many records came late that excuse a second call or result, by request.
 
         What a dispatcher sends late excuses nothing: it is void behind its successor's marker, and seen
         by the successor in front of it.
         """
-        return frozenset(entry.key for entry in (*self.lanes, *self.results) if entry.late)
+        return Counter(entry.key for entry in (*self.lanes, *self.results) if entry.late)
 
     @property
     def winners(self) -> dict[str, Entry]:

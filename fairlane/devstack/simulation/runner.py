@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -53,7 +55,7 @@ def run_seeds(first: int, count: int, processes: int = 2) -> Iterator[Tally]:
 
 def _chunk(chunk: tuple[int, int]) -> Tally:
     tally = Tally()
-    with quiet():
+    with quiet(), _one_collection():
         for seed in range(chunk[0], chunk[0] + chunk[1]):
             outcome = simulate(plan(seed), fingerprint=False)
             tally.seeds += 1
@@ -62,6 +64,21 @@ def _chunk(chunk: tuple[int, int]) -> Tally:
             if outcome.violations:
                 tally.failed.append(outcome)
     return tally
+
+
+@contextmanager
+def _one_collection() -> Iterator[None]:
+    """Garbage is collected once, at the end, and what was there before is left out of it."""
+    collecting = gc.isenabled()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
+        if collecting:
+            gc.enable()
 
 
 def shrink(todo: Plan, tried: Callable[[int], None] = lambda _: None) -> Plan:
