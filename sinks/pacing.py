@@ -11,16 +11,19 @@ class Pace:
 
     Measured with chDB 26.9 on two cores: an insert of up to a thousand rows takes 10 ms and 12 to 15 ms of CPU. With 25
     partitions twice a second that alone would be most of a core. Times in seconds.
+
+    On a busy machine an insert may take a second, most of it waiting; rows are held back for ``longest_s`` at most.
     """
 
     share: float
     worthwhile_rows: int
     """Rows of an insert from which on it need not wait."""
+    longest_s: float = 5.0
     _earliest: float = 0.0
 
     def spent(self, started: float, ended: float) -> None:
         """Inserts ran from ``started`` to ``ended``."""
-        self._earliest = ended + (ended - started) * (1 / self.share - 1)
+        self._earliest = ended + min(self.longest_s, (ended - started) * (1 / self.share - 1))
 
     def may_start(self, now: float, rows_per_insert: float) -> bool:
         """Whether the next inserts may start, given how many rows they would hold on average."""

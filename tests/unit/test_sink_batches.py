@@ -154,3 +154,10 @@ def test_inserts_take_at_most_their_share_of_time_unless_they_are_large() -> Non
     assert not pace.may_start(2.4, rows_per_insert=999)
     assert pace.may_start(2.4, rows_per_insert=1000)
     assert pace.may_start(2.5, rows_per_insert=1)
+
+
+def test_a_slow_insert_holds_rows_back_for_a_bounded_time() -> None:
+    pace = Pace(share=0.1, worthwhile_rows=1000, longest_s=5.0)
+    pace.spent(100.0, 102.0)  # a tenth of the time would be eighteen seconds from here
+    assert not pace.may_start(106.9, rows_per_insert=10)
+    assert pace.may_start(107.0, rows_per_insert=10)
