@@ -35,8 +35,10 @@ ANSWER_S = 1.0
 RECOVERY_BOUND_S = 60.0
 SETTLE_BOUND_S = 60.0
 TAKEOVER_BAR_S = 10.0
-WARM_UP_S = 10.0
-"""Of load on a new stack before the first baseline: the broker's code is compiled, pools of connections filled."""
+WARM_UP_S = 15.0
+"""Of load on a new stack before the first baseline: the broker's code is compiled, pools of connections filled. The
+last ten seconds of it count for the usual lag, which goes up and down more slowly than a baseline is long."""
+WARM_S = 10.0
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class Experiment:
         self._probes = Probes(stack)
         self._sent: list[Sent] = []
         self._calls_before = 0
+        self._usual_lags: dict[str, float] = {}
 
     async def start(self) -> None:
         """Begin to watch."""
@@ -77,6 +80,8 @@ class Experiment:
         load = self._load("warm-up")
         await load.start()
         await asyncio.sleep(WARM_UP_S)
+        warm_s = now() - ANSWER_S
+        self._baseline(load, warm_s - WARM_S, warm_s)
         await load.stop()
         self._sent += load.sent
 
@@ -111,8 +116,7 @@ class Experiment:
             await asyncio.sleep(LEAD_S)
             began_s = now()
             await asyncio.sleep(BASELINE_S + ANSWER_S)
-            usual = baseline(self._latencies(load), self._probes.lags, began_s, began_s + BASELINE_S)
-            self._say(f"{fault.name}: usual latency {usual.latency_s * 1000:.0f} ms, lag {usual.lag:.0f}")
+            usual = self._baseline(load, began_s, began_s + BASELINE_S)
             for number, step in enumerate(fault.steps, 1):
                 stepped.append(now())
                 async with asyncio.timeout(fault.bound_s):
@@ -172,12 +176,23 @@ class Experiment:
         outcome.broken = _broken(every, counts, None)
         return outcome
 
+    def _baseline(self, load: Load, begin_s: float, end_s: float) -> Baseline:
+        """Of this time, but for lags: theirs is the largest of all times at which nothing was disturbed."""
+        found = baseline(self._latencies(load), self._probes.lags, begin_s, end_s)
+        for part, lag in found.lags.items():
+            self._usual_lags[part] = max(lag, self._usual_lags.get(part, 0.0))
+        usual = Baseline(found.latency_s, dict(self._usual_lags))
+        lags = ", ".join(f"{part} {lag:.0f}" for part, lag in usual.lags.items())
+        self._say(f"{load.run}: usual latency {usual.latency_s * 1000:.0f} ms, lag of {lags}")
+        return usual
+
     def _write_course(self, name: str, load: Load, began_s: float, ended_s: float) -> None:
         """Latency and lag over time, by seconds from the end of the fault, for those who want to see why."""
         file = self._stack.stages_dir / "courses" / f"{name}.csv"
         file.parent.mkdir(exist_ok=True)
         rows = [("latency_s", at, value) for at, value in self._latencies(load)]
-        rows += [("lag", at, value) for at, value in self._probes.lags if at >= began_s]
+        for part, series in self._probes.lags.items():
+            rows += [(f"lag of {part}", at, value) for at, value in series if at >= began_s]
         lines = [f"{kind},{at - ended_s:.3f},{value:.3f}\n" for kind, at, value in rows]
         file.write_text("what,seconds,value\n" + "".join(lines))
 
@@ -200,7 +215,7 @@ class Experiment:
         deadline = time.monotonic() + RECOVERY_BOUND_S
         while time.monotonic() < deadline:
             latencies = [one for one in self._latencies(load) if one[0] >= ended_s]
-            lags = [one for one in self._probes.lags if one[0] >= ended_s]
+            lags = {part: [one for one in series if one[0] >= ended_s] for part, series in self._probes.lags.items()}
             after = recovered_after(latencies, lags, usual, ended_s, now())
             if after is not None:
                 return after

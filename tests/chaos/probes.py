@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 
 from fairlane.errors import Retry
 from fairlane.ports import TenantUsage
-from fairlane.streams.topology import STAGES
+from fairlane.streams.topology import SINKS, STAGES
 from tests.chaos.chaos_stack import ChaosStack
 from tests.chaos.stack_config import POOLS
 
@@ -37,8 +37,8 @@ class Probes:
     def __init__(self, stack: ChaosStack) -> None:
         self._stack = stack
         self._tasks: list[asyncio.Task[None]] = []
-        self.lags: list[tuple[float, float]] = []
-        """When asked, and records behind the commits of all groups; infinity where there was no answer."""
+        self.lags: dict[str, list[tuple[float, float]]] = {"path": [], "sinks": []}
+        """When asked, and records behind the commits of the groups; infinity where there was no answer."""
         self.usage: list[UsageSample] = []
         self._clients: tuple[Any, Any] | None = None
         self._topics: dict[str, list[TopicPartition]] = {}
@@ -63,14 +63,16 @@ class Probes:
             began = time.time()
             try:
                 async with asyncio.timeout(ANSWER_S):
-                    lag = await self._lag()
+                    behind = await self._behind()
             except (KafkaError, OSError, TimeoutError):
-                lag = math.inf
+                behind = dict.fromkeys(self._topics, math.inf)
                 await self._disconnect()
-            self.lags.append((began, lag))
+            sinks = behind.get(SINKS.name, math.inf)
+            self.lags["sinks"].append((began, sinks))
+            self.lags["path"].append((began, sum(behind.values()) - sinks if sinks < math.inf else math.inf))
             await asyncio.sleep(max(0.0, began + LAG_EVERY_S - time.time()))
 
-    async def _lag(self) -> float:
+    async def _behind(self) -> dict[str, float]:
         if self._clients is None:
             await self._connect()
         assert self._clients is not None
@@ -78,10 +80,10 @@ class Probes:
         prefix = self._stack.settings.group_prefix
         every = [tp for partitions in self._topics.values() for tp in partitions]
         ends = await consumer.end_offsets(every)
-        behind = 0.0
+        behind: dict[str, float] = {}
         for group, partitions in self._topics.items():
             committed = await admin.list_consumer_group_offsets(prefix + group)
-            behind += sum(ends[tp] - (committed[tp].offset if tp in committed else 0) for tp in partitions)
+            behind[group] = sum(ends[tp] - (committed[tp].offset if tp in committed else 0) for tp in partitions)
         return behind
 
     async def _connect(self) -> None:

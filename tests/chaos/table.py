@@ -138,7 +138,7 @@ def write_csv(path: Path, outcomes: Sequence[Outcome], origin: Sequence[tuple[st
                     "" if outcome.recovery_s is None or math.isinf(outcome.recovery_s) else f"{outcome.recovery_s:.2f}",
                     outcome.restarts,
                     f"{usual.latency_s * 1000:.0f}" if usual else "",
-                    f"{usual.lag:.0f}" if usual else "",
+                    " ".join(f"{part}={lag:.0f}" for part, lag in usual.lags.items()) if usual else "",
                     f"{outcome.seconds:.0f}",
                     "broken: " + "; ".join(outcome.broken) if outcome.broken else "held",
                     "; ".join(outcome.notes),
