@@ -94,6 +94,10 @@ async def redrive(
     record = await source_record(reader, letter)
     if record is None:
         raise CannotRedrive(f"{letter.dead_letter_id} is gone: {letter.source_topic} no longer keeps the record")
+    if record.fault is not None:
+        raise CannotRedrive(
+            f"{letter.dead_letter_id} cannot be unpacked ({record.fault}); its producer must send it again"
+        )
     if record.key is None and record.value is None:
         raise CannotRedrive(f"{letter.dead_letter_id} has neither key nor value; there is nothing to send")
     headers = tuple((name, value) for name, value in record.headers if name != REDRIVE)

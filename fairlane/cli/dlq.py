@@ -170,6 +170,7 @@ def _source_object(source: Record | None, payload: bool) -> dict[str, Any] | Non
     shown: dict[str, Any] = {
         "timestamp_ms": source.timestamp_ms,
         "key_bytes": None if source.key is None else len(source.key),
+        "fault": source.fault,
         "headers": [printable(name) for name, _ in source.headers[:_HEADERS_SHOWN]],
     }
     if payload:

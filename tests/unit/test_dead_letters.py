@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +13,7 @@ from fairlane.agents.topic_names import TopicNames
 from fairlane.cli.dead_letters import CannotRedrive, find_letter, read_letters, redrive, source_record
 from fairlane.cli.dlq import printable
 from fairlane.ports import Outgoing, Record
+from fairlane.ports.log import Fault
 from fairlane.schemas.base import timestamp_from_ms
 from fairlane.schemas.codec import encode
 from fairlane.schemas.dead_letter import DeadLetter
@@ -136,3 +139,23 @@ async def test_a_request_without_a_key_is_redriven_to_a_fixed_partition(queue: Q
 
 def test_shown_payloads_do_nothing_to_a_terminal() -> None:
     assert printable("a\x1b[31m\u202eb\r\n\tß") == "a\\x1b[31m\\u202eb\\r\n\tß"
+
+
+class UnpackingReader(MemoryReader):
+    """Reads every record as Kafka's reader reads one whose batch holds too much."""
+
+    async def read(
+        self, topic: str, starts: Mapping[int, int], ends: Mapping[int, int] | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
+        async for batch in super().read(topic, starts, ends):
+            yield [replace(record, key=None, value=None, headers=(), fault=Fault.TOO_LARGE) for record in batch]
+
+
+async def test_a_record_that_nobody_can_unpack_is_found_but_not_sent_again(queue: Queue) -> None:
+    letter = queue.letter(queue.request(b""), ErrorCode.TOO_LARGE)
+    queue.reader = UnpackingReader(queue.log)
+    source = await source_record(queue.reader, letter)
+    assert source is not None
+    assert source.fault is Fault.TOO_LARGE
+    with pytest.raises(CannotRedrive, match="cannot be unpacked"):
+        await queue.redrive(letter)
