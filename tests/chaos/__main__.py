@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 import time
@@ -44,6 +45,8 @@ def command(names: tuple[str, ...], listed: bool, short: bool, state_dir: str, o
     if any(fault.small_disks for fault in faults):
         disk.with_own_mounts(sys.argv[1:])
     configure_logging("chaos", "chaos", "error")
+    # The clients of the load and the probes tell at length what every fault does to them.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     began = time.monotonic()
 
     def say(line: str) -> None:

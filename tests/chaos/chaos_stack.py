@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from fairlane.devstack.java import find_java
 from fairlane.devstack.kafka_service import kafka_launch
 from fairlane.devstack.port_choice import PortPool
 from fairlane.devstack.process import Launch
-from fairlane.devstack.progress import silent
+from fairlane.devstack.progress import Report, silent
 from fairlane.devstack.redis_service import redis_launch
 from fairlane.devstack.running import clear_leftovers
 from fairlane.devstack.simulator_service import simulator_launch
@@ -196,13 +197,25 @@ async def chaos_stack(
             redis_url=f"redis://{links['redis'].address}/0", clickhouse_url=f"http://{links['clickhouse'].address}",
             simulator_url=f"http://{links['provider'].address}/v1",
         )  # fmt: skip
-        supervisor = stack.enter_context(prepared(given, silent, stack_config()))
+        supervisor = stack.enter_context(prepared(given, _told(stages_dir), stack_config()))
         await stack.enter_async_context(running(given, supervisor))
         chaos = ChaosStack(replace(own, state_dir=str(stages_dir)), given, services_dir, links)
         stack.push_async_callback(chaos.close)
         # Undone first: stages that drain into a broken link would be waited for.
         stack.push_async_callback(chaos.mend)
         yield chaos
+
+
+def _told(directory: Path) -> Report:
+    """What a supervisor tells, with the time, in a file of its log directory."""
+    file = directory / "logs" / "supervisor.log"
+
+    def report(part: str, message: str, *, done: bool = False) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as out:
+            out.write(f"{datetime.now(UTC):%H:%M:%S.%f} {part}: {message}\n")
+
+    return report
 
 
 def redis_must_start_empty(services_dir: Path) -> Path:
@@ -232,7 +245,7 @@ def _services(settings: Settings) -> Supervisor:
         return ProcessSpec(name, lambda kept: launch(kept or ports.choose(0)), stop_rank=rank)
 
     specs = [spec(name, launch) for name, launch in launches.items()]
-    return Supervisor(specs, [], directory, silent, {}, {})
+    return Supervisor(specs, [], directory, _told(directory), {}, {})
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], timeout_s: float, every_s: float = 0.25) -> bool:

@@ -22,7 +22,7 @@ from tests.chaos.recovery import Baseline, baseline, recovered_after
 from tests.chaos.stack_config import NARROW_MODEL, NARROW_POOL, NARROW_SLOTS, POOLS, WEIGHTS
 from tests.chaos.takeover import busiest, takeover_s, widest_gap
 
-RATE = 60.0
+RATE = 50.0
 FLOOD_RATE = 90.0
 """Of the narrow pool, which serves about 60 a second."""
 FLOOD_TENANTS = tuple(name for name, weight in WEIGHTS.items() for _ in range(round(weight)))
@@ -35,9 +35,9 @@ ANSWER_S = 1.0
 RECOVERY_BOUND_S = 60.0
 SETTLE_BOUND_S = 60.0
 TAKEOVER_BAR_S = 10.0
-WARM_UP_S = 15.0
+WARM_UP_S = 25.0
 """Of load on a new stack before the first baseline: the broker's code is compiled, pools of connections filled. The
-last ten seconds of it count for the usual lag, which goes up and down more slowly than a baseline is long."""
+last ten seconds of it count for what is usual: the sinks' lag goes up and down more slowly than a baseline is long."""
 WARM_S = 10.0
 
 
@@ -67,7 +67,7 @@ class Experiment:
         self._probes = Probes(stack)
         self._sent: list[Sent] = []
         self._calls_before = 0
-        self._usual_lags: dict[str, float] = {}
+        self._usual: Baseline | None = None
 
     async def start(self) -> None:
         """Begin to watch."""
@@ -177,13 +177,16 @@ class Experiment:
         return outcome
 
     def _baseline(self, load: Load, begin_s: float, end_s: float) -> Baseline:
-        """Of this time, but for lags: theirs is the largest of all times at which nothing was disturbed."""
+        """The worst of this and all earlier times at which nothing was disturbed on this stack."""
         found = baseline(self._latencies(load), self._probes.lags, begin_s, end_s)
-        for part, lag in found.lags.items():
-            self._usual_lags[part] = max(lag, self._usual_lags.get(part, 0.0))
-        usual = Baseline(found.latency_s, dict(self._usual_lags))
-        lags = ", ".join(f"{part} {lag:.0f}" for part, lag in usual.lags.items())
-        self._say(f"{load.run}: usual latency {usual.latency_s * 1000:.0f} ms, lag of {lags}")
+        before = self._usual or found
+        lags = {part: max(lag, before.lags[part]) for part, lag in found.lags.items()}
+        self._usual = usual = Baseline(max(found.latency_s, before.latency_s), lags)
+        told = ", ".join(f"{part} {lag:.0f}" for part, lag in usual.lags.items())
+        self._say(
+            f"{load.run}: latency {found.latency_s * 1000:.0f} ms, usual {usual.latency_s * 1000:.0f} ms, "
+            f"usual lag of {told}"
+        )
         return usual
 
     def _write_course(self, name: str, load: Load, began_s: float, ended_s: float) -> None:

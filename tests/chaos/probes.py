@@ -17,7 +17,7 @@ from fairlane.streams.topology import SINKS, STAGES
 from tests.chaos.chaos_stack import ChaosStack
 from tests.chaos.stack_config import POOLS
 
-LAG_EVERY_S = 0.5
+LAG_EVERY_S = 0.75
 USAGE_EVERY_S = 0.2
 ANSWER_S = 2.0
 

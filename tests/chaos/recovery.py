@@ -1,10 +1,11 @@
 """How long a fault was felt after its end.
 
-The baseline is taken in the seconds before the fault: the worst 90th percentile of latency over windows of one
-second (by the time at which requests were due), and for the request path and for the sinks the largest lag (records
-behind the commits of their groups). The chain has recovered at the first moment from which, for three seconds on end,
-every window's percentile and every lag is at most 1.2 times that. What has no answer has no end of latency, and so
-has a lag that could not be asked. A lag below what is offered between two commits is no lag.
+The baseline is what was worst while nothing was disturbed (the seconds before each fault, and the end of the warm-
+up): of latency the 90th percentile over windows of one second (by the time at which requests were due), and for the
+request path and for the sinks the lag (records behind the commits of their groups). The chain has recovered at the
+first moment from which, for three seconds on end, every window's percentile and every lag is at most 1.2 times
+that. What has no answer has no end of latency, and so has a lag that could not be asked. A lag below what is
+offered between two commits is no lag.
 """
 
 from __future__ import annotations
