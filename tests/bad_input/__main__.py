@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import csv
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -46,6 +47,8 @@ def main() -> int:
     options = parser.parse_args()
     ranges = [part.split("-") for part in options.kinds.split(",")]
     counts = {number: options.count for each in ranges for number in range(int(each[0]), int(each[-1]) + 1)}
+    # However the run ends, its chain ends with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fairlane-bad-input-")))
         kafka, redis, clickhouse = (

@@ -109,8 +109,8 @@ def inside_prompt(rng: random.Random, insert: bytes) -> bytes:
     return whole[:at] + insert + whole[at:]
 
 
-def sized(rng: random.Random, most: int, least: int = 10) -> int:
-    """Sizes of every order of magnitude, now and then the largest."""
+def sized(rng: random.Random, most: int, least: int = 10, usual: int | None = None) -> int:
+    """Sizes of every order of magnitude up to the usual one, now and then the largest."""
     if rng.random() < 0.02:
         return most
-    return int(least * (most / least) ** rng.random())
+    return int(least * ((usual or most) / least) ** rng.random())

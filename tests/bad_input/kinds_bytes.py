@@ -191,17 +191,17 @@ def _(rng: random.Random) -> bytes:
 
 @_kind(23, "arrays nested 100,000 deep", mutated=0.1)
 def _(rng: random.Random) -> bytes:
-    return _nested(rng, sized(rng, 100_000, 1000), objects=False)
+    return _nested(rng, sized(rng, 100_000, 1000, 10_000), objects=False)
 
 
 @_kind(24, "objects nested 100,000 deep", mutated=0.1)
 def _(rng: random.Random) -> bytes:
-    return _nested(rng, sized(rng, 100_000, 1000), objects=True)
+    return _nested(rng, sized(rng, 100_000, 1000, 10_000), objects=True)
 
 
 @_kind(25, "a million keys", mutated=0.05)
 def _(rng: random.Random) -> Input:
-    count = sized(rng, 50_000, 100) if rng.random() > 0.004 else 1_000_000
+    count = sized(rng, 50_000, 100, 10_000) if rng.random() > 0.004 else 1_000_000
     keys = {f"k{number}": 1 for number in range(count)}
     where = rng.choice(["envelope", "labels", "metadata", "body", "logit_bias"])
     if where == "envelope":
