@@ -15,6 +15,7 @@ from fairlane.agents.effects import Effect, effects_since, first_timestamp, sour
 from fairlane.agents.gate_outcomes import Answering, GateOutcomes, queue_full
 from fairlane.agents.intake import Accepted, IntakeLimits, Refused, examine
 from fairlane.agents.on_its_way import OnItsWay
+from fairlane.agents.stored_answers import StoredAnswers
 from fairlane.agents.topic_names import TopicNames
 from fairlane.clock import Clock
 from fairlane.errors import Fatal, Poison, Retry
@@ -82,6 +83,7 @@ class Gate:
         self._lease_ok = lease_ok
         self._fail = fail
         self._outcomes = GateOutcomes(names)
+        self._answers = StoredAnswers(reader, names.results)
         self._placers: dict[str, LanePlacer] = {}
         self._absent_until: dict[str, float] = {}
         self._on_its_way = OnItsWay()
@@ -119,6 +121,10 @@ class Gate:
         ]
         decided = await self._store.admit([request for _, request in wanted])
         admissions = dict(zip((index for index, _ in wanted), decided, strict=True))
+        # Read for all at once: one tenant's replays must not hold back the others of the batch.
+        await self._answers.load(
+            each.answer for each in decided if each.outcome is AdmissionOutcome.REPLAY and each.answer
+        )
         for index, (record, item) in enumerate(zip(batch, examined, strict=True)):
             outgoing = await self._answer(record, item, admissions.get(index), view, now_ms)
             while self._on_its_way.full():
@@ -246,18 +252,9 @@ class Gate:
         return outcomes.refused(record, _refusal(item, detail), version, now_ms)
 
     async def _stored(self, admission: Admission, asking: Answering) -> Result | None:
-        """Read a stored result from the log; None if it is no longer there."""
-        if admission.answer is None:
-            return None
-        partition, offset = (int(part) for part in admission.answer.split("/"))
-        results = self._names.results
-        starts, ends = await self._reader.starts(results), await self._reader.ends(results)
-        if not starts.get(partition, 0) <= offset < ends.get(partition, 0):
-            return None
-        async for batch in self._reader.read(results, {partition: offset}, {partition: offset + 1}):
-            for record in batch:
-                return _answer_for(record, admission, asking)
-        return None
+        """A stored result, from the log; None if it is no longer there."""
+        record = None if admission.answer is None else await self._answers.at(admission.answer)
+        return None if record is None else _answer_for(record, admission, asking)
 
     async def _lane(self, pool: str, tenant_id: str) -> int | None:
         """The partition for the tenant's next record; None while the pool has no topics."""

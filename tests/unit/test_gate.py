@@ -199,6 +199,33 @@ async def test_a_key_with_an_answer_is_replayed_under_the_new_id_at_no_cost(
     assert mismatch["error"]["code"] == "idempotency_mismatch"
 
 
+async def test_a_batch_of_replays_costs_a_few_reads_of_the_log_not_one_each(
+    world: World, store: MemoryAdmissionStore, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(50):
+        world.put(REQUESTS, request(f"r-{number}", idempotency_key=f"k-{number}"))
+    await feed.step()
+    for number in range(50):
+        answer(world, f"r-{number}", f"k-{number}", said=f"hi {number}")
+    settle = Feed(world, settle_of(world, store), NAMES.results)
+    await settle.assign()
+    await settle.step()
+    reads: list[str] = []
+    read = world.reader.read
+
+    def counted(topic: str, *ranges: Any) -> Any:
+        reads.append(topic)
+        return read(topic, *ranges)
+
+    monkeypatch.setattr(world.reader, "read", counted)
+    for number in range(50):
+        world.put(REQUESTS, request(f"again-{number}", idempotency_key=f"k-{number}"))
+    await feed.step()
+    replays = {r["request_id"]: r["response"] for r in world.values(NAMES.results) if r["replayed"]}
+    assert replays == {f"again-{number}": {"said": f"hi {number}"} for number in range(50)}
+    assert len(reads) <= 3
+
+
 async def test_those_who_join_a_request_in_flight_get_its_answer_once(
     world: World, store: MemoryAdmissionStore, feed: Feed
 ) -> None:
