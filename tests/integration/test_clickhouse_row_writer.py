@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -16,6 +18,7 @@ from fairlane.sinks.connection import ClickHouseConnection
 from fairlane.sinks.migrate import load_migrations, migrate
 from fairlane.sinks.tables import REQUESTS, TABLES, Table
 from tests.contract.row_writer import RESULTS_0, RowWriterBehaviour, TableReader, request_rows
+from tests.source_tree import ROOT
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -101,3 +104,21 @@ async def test_no_server_is_waited_for(clickhouse_url: str, unused_tcp_port: int
         await writer.insert(REQUESTS, request_rows("a"), "t:0-0")
     assert "hidden" not in str(refused.value)
     await writer.close()
+
+
+def test_an_insert_loads_no_library_of_data_frames(clickhouse_url: str, database: str) -> None:
+    # In a process of its own: others here load them for purposes of theirs.
+    code = (
+        "import asyncio, sys\n"
+        "from fairlane.sinks.clickhouse import ClickHouseWriter\n"
+        "from fairlane.sinks.tables import REQUESTS\n"
+        "from tests.contract.row_writer import request_rows\n"
+        "async def main():\n"
+        f"    writer = ClickHouseWriter({clickhouse_url!r}, {database!r})\n"
+        "    await writer.insert(REQUESTS, request_rows('r-1', 'r-2'), 'token')\n"
+        "    await writer.close()\n"
+        "asyncio.run(main())\n"
+        "print(sorted({'numpy', 'pandas', 'pyarrow'} & sys.modules.keys()))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert told.stdout.strip() == "[]"
