@@ -6,7 +6,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup lint format test test-unit test-integration demo up down bench bench-quick profile bad-input docs sim chaos compose-check clean
+.PHONY: help setup lint format test test-unit test-integration demo up down bench bench-quick soak profile bad-input docs sim chaos compose-check clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ bench: $(INSTALLED) ## Measure the chain, its parts and its start against their 
 
 bench-quick: $(INSTALLED) ## The same in about a minute and a half, for a look
 	$(BIN)/python -m benchmarks --quick routing gate chain sink
+
+soak: $(INSTALLED) ## MINUTES=15 under load at 60 % of capacity, a stage killed every 30 s: nothing may grow, be lost or come twice
+	$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),15)
 
 profile: $(INSTALLED) ## A flame graph of every stage under load, into benchmarks/results
 	$(BIN)/python -m benchmarks.profile

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cpu import machine
+from benchmarks.drawing import Panel, draw
 from benchmarks.measures import Bar, Measures, bars
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def print_bars(rows: Sequence[Bar], origin: Sequence[tuple[str, str]]) -> None:
     table = Table("what", "unit", "first bar", "goal", "measured", "")
     for bar in rows:
         sign = "≥" if bar.more else "≤"
-        cells = [f"{sign} {_number(value)}" if value is not None else "" for value in (bar.first, bar.goal)]
-        measured = _number(bar.measured) if bar.measured is not None else ""
+        cells = [f"{sign} {number(value)}" if value is not None else "" for value in (bar.first, bar.goal)]
+        measured = number(bar.measured) if bar.measured is not None else ""
         color = COLORS[bar.verdict]
         table.add_row(bar.what, bar.unit, *cells, measured, f"[{color}]{bar.verdict}[/{color}]")
     console.print(table)
@@ -70,10 +71,33 @@ def write_results(measures: Measures, origin: Sequence[tuple[str, str]], name: s
             if bar.measured is not None:
                 writer.writerow(("bar", f"{bar.what}: {bar.verdict}", f"{bar.measured:.6g}", bar.unit))
         writer.writerows((row.case, row.name, f"{row.value:.6g}", row.unit) for row in measures.rows)
-    page = out / f"{name}.html"
-    if not write_page(page, _figures(measures), origin):
-        return [table]
-    return [table, page]
+    plot, page = out / f"{name}.svg", out / f"{name}.html"
+    written = [table]
+    if measures.loads:
+        draw(plot, _panels(measures), " · ".join(f"{key}: {value}" for key, value in origin[:3]))
+        written.append(plot)
+    return [*written, page] if write_page(page, _figures(measures), origin) else written
+
+
+def _panels(measures: Measures) -> list[Panel]:
+    """Latency of each load, and the course of the longest one."""
+    latency = {
+        load["case"]["name"]: sorted((float(percent), max(0.1, value)) for percent, value in load["added_ms"].items())
+        for load in measures.loads
+    }
+    panels = [
+        Panel("added latency: result time − due time − model time", "percent of requests", "ms", latency, log_y=True)
+    ]
+    longest = max(measures.loads, key=lambda load: load["case"]["seconds"])
+    title = f"{longest['case']['name']}, second by second"
+    answers = [(float(second["second"]), float(second["answers"])) for second in longest["seconds"]]
+    panels.append(Panel(title, "second", "answers", {"answers": answers}))
+    course = {
+        f"p{percent}": [(float(each["second"]), each[percent]) for each in longest["seconds"] if percent in each]
+        for percent in ("50", "99")
+    }
+    panels.append(Panel(f"{title}: added latency", "second", "ms", course))
+    return panels
 
 
 def write_page(path: Path, figures: Sequence[Figure], origin: Sequence[tuple[str, str]]) -> bool:
@@ -140,7 +164,8 @@ def _cpu(go: Any, measures: Measures) -> Figure:
     return figure
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A figure with as many digits as are worth reading."""
     if math.isnan(value) or math.isinf(value):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,0 +1,103 @@
+"""Samples of a running stack: memory and open handles of each process, Redis, and how far each group is behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import psutil
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from benchmarks.own_stack import BenchStack
+from benchmarks.soak_verdict import Sample
+from fairlane.adapters.kafka_reader import KafkaReader
+from fairlane.devstack.state import ProcessState, load_state
+from fairlane.errors import Fatal, Retry
+from fairlane.streams.topology import STAGES, StageSpec
+
+EVERY_S = 3.0
+
+
+class Sampler:
+    """Looks at everything every :data:`EVERY_S` seconds from the start of :meth:`run` until it is cancelled.
+
+    What cannot be asked at the moment (a process between two lives, a group that moves) is left out of that look.
+    """
+
+    def __init__(self, stack: BenchStack, reader: KafkaReader, pools: list[str]) -> None:
+        self._stack = stack
+        self._reader = reader
+        self._topics = {spec: _inputs(spec, stack.settings.topic_prefix, pools) for spec in STAGES}
+        self._began = time.monotonic()
+        self.samples: list[Sample] = []
+
+    async def run(self) -> None:
+        """Sample until cancelled."""
+        redis: Redis = Redis.from_url(self._stack.settings.redis_url)
+        self._began = time.monotonic()
+        try:
+            while True:
+                due = time.monotonic() + EVERY_S
+                self._look_at_processes()
+                await self._look_at_redis(redis)
+                await self._look_at_lag()
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+        finally:
+            await redis.aclose()
+
+    def processes(self) -> list[ProcessState]:
+        """Those of the stack as they are now."""
+        state = load_state(self._stack.state_dir)
+        if state is None:
+            raise Fatal(f"no state in {self._stack.state_dir}")
+        return list(state.processes)
+
+    async def lag(self) -> dict[str, int]:
+        """Records after the committed position, by group. Raises Retry."""
+        prefix = self._stack.settings.group_prefix
+        found = {}
+        for spec, topics in self._topics.items():
+            behind = 0
+            for topic in topics:
+                ends = await self._reader.ends(topic)
+                positions = await self._reader.group_positions(spec.group(prefix), topic)
+                behind += sum(end - (positions[p].offset if p in positions else 0) for p, end in ends.items())
+            found[spec.name] = behind
+        return found
+
+    def _note(self, series: str, of: str, value: float) -> None:
+        self.samples.append(Sample(round(time.monotonic() - self._began, 2), series, of, value))
+
+    def _look_at_processes(self) -> None:
+        for process in self.processes():
+            try:
+                found = psutil.Process(process.identity.pid)
+                resident, handles = found.memory_info().rss, found.num_fds()
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+            if process.ready:
+                self._note("memory, MB", process.name, resident / 1e6)
+                self._note("handles", process.name, handles)
+
+    async def _look_at_redis(self, redis: Redis) -> None:
+        try:
+            keys, memory = await redis.dbsize(), await redis.info("memory")
+        except RedisError:
+            return
+        self._note("Redis keys", "redis", keys)
+        self._note("Redis memory, MB", "redis", memory["used_memory"] / 1e6)
+
+    async def _look_at_lag(self) -> None:
+        try:
+            found = await self.lag()
+        except Retry:
+            return
+        for stage, behind in found.items():
+            self._note("lag, records", stage, behind)
+
+
+def _inputs(spec: StageSpec, prefix: str, pools: list[str]) -> list[str]:
+    return [
+        prefix + topic.name.format(pool=pool) for topic in spec.inputs for pool in (pools if topic.per_pool else [""])
+    ]

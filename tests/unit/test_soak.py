@@ -1,0 +1,85 @@
+"""What the soak concludes from its samples, without running it."""
+
+from __future__ import annotations
+
+import random
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.drawing import Panel, draw
+from benchmarks.soak_verdict import Custody, Sample, growths, slope
+
+CUSTODY = Custody(sent=100, answered=100, duplicates=0, rows=100, distinct_rows=100, lag_at_end=0.0)
+
+
+def memory(value_at: dict[int, float], of: str = "gate-1", series: str = "memory, MB") -> list[Sample]:
+    return [Sample(float(second), series, of, value) for second, value in value_at.items()]
+
+
+def test_a_leak_is_found_although_the_process_restarts() -> None:
+    chance = random.Random(1)
+    leak = {second: 90 + second / 10 + chance.uniform(-3, 3) for second in range(0, 900, 5)}
+    leak[300] = leak[600] = 60.0
+    (found,) = growths(memory(leak), 180)
+    assert found.grew == pytest.approx(72, rel=0.1)
+    assert not found.holds
+
+
+def test_noise_and_restarts_are_no_leak() -> None:
+    chance = random.Random(2)
+    flat = {second: 90 + chance.uniform(-5, 5) for second in range(0, 900, 5)}
+    flat |= dict.fromkeys(range(300, 330, 5), 60.0)
+    (found,) = growths(memory(flat), 180)
+    assert found.holds
+
+
+def test_what_grows_during_the_warm_up_only_is_not_judged() -> None:
+    keys = {second: min(second, 200) * 50.0 for second in range(0, 900, 5)}
+    (found,) = growths(memory(keys, "redis", "Redis keys"), 200)
+    assert (found.grew, found.holds) == (0.0, True)
+    steady = {second: second * 50.0 for second in range(0, 900, 5)}
+    assert not growths(memory(steady, "redis", "Redis keys"), 200)[0].holds
+
+
+def test_a_series_that_could_hardly_be_sampled_does_not_hold() -> None:
+    (found,) = growths(memory({500: 1.0, 505: 1.0}), 100)
+    assert not found.holds
+
+
+def test_caches_of_the_broker_are_reported_and_not_judged_but_its_handles_are() -> None:
+    samples = memory({n: float(n) for n in range(900)}, "kafka") + memory(
+        {n: float(n) for n in range(900)}, "kafka", "handles"
+    )
+    assert {(found.series, found.holds) for found in growths(samples, 0)} == {("handles", False), ("memory, MB", True)}
+
+
+def test_one_value_far_off_does_not_bend_the_slope() -> None:
+    assert slope([(n, 2.0 * n) for n in range(20)] + [(20, 1000.0)]) == pytest.approx(2.0)
+    assert slope([(0, 5)]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"answered": 99, "rows": 99, "distinct_rows": 99}, "1 of 100 requests have no result"),
+        ({"duplicates": 2}, "2 results came twice"),
+        ({"rows": 101}, "101 rows of 100 requests for 100 results"),
+        ({"rows": 99, "distinct_rows": 99}, "99 rows"),
+        ({"lag_at_end": 3.0}, "3 records are not committed"),
+    ],
+)
+def test_each_breach_of_custody_is_told(changes: dict[str, float], said: str) -> None:
+    assert CUSTODY.failures() == []
+    assert said in " ".join(replace(CUSTODY, **changes).failures())  # type: ignore[arg-type]  # figures of each field
+
+
+def test_a_plot_is_a_picture_and_the_same_each_time(tmp_path: Path) -> None:
+    panel = Panel("t", "x", "y", {"a": [(0.0, 1.0), (1.0, 2.0)], "b": [(0.0, 3.0)]}, marks=[0.5])
+    first, second = tmp_path / "1.svg", tmp_path / "2.svg"
+    for path in (first, second):
+        draw(path, [panel, replace(panel, log_y=True)], "title")
+    assert ET.fromstring(first.read_text()).tag.endswith("svg")
+    assert first.read_bytes() == second.read_bytes()
