@@ -42,12 +42,24 @@ class Gap:
     pair: tuple[str, str]
 
 
-def takeover_s(log: Log, pool: str, began_s: float, end_s: float) -> float | None:
-    """From ``began_s`` to the first dispatch of a new owner before ``end_s``; None where the owner stayed."""
-    dispatches = [(seen.at_s, _epoch(seen)) for seen in valid_inbox(log[f"inbox.{pool}"])]
-    before = max((epoch for at, epoch in dispatches if at < began_s), default=0)
-    after = [at for at, epoch in dispatches if began_s <= at < end_s and epoch > before]
-    return min(after) - began_s if after else None
+class Takeover(NamedTuple):
+    """The first dispatch of a new owner, and how long after the last one of the old owner that was."""
+
+    at_s: float
+    gap_s: float
+
+
+def takeovers(log: Log, pool: str) -> list[Takeover]:
+    """Every change of a pool's owner, by the epochs of its dispatches."""
+    found = []
+    epoch, last_s = 0, 0.0
+    for seen in valid_inbox(log[f"inbox.{pool}"]):
+        if _epoch(seen) > epoch:
+            if epoch:
+                found.append(Takeover(seen.at_s, seen.at_s - last_s))
+            epoch = _epoch(seen)
+        last_s = seen.at_s
+    return found
 
 
 def valid_inbox(inbox: Sequence[Seen]) -> list[Seen]:
