@@ -70,6 +70,7 @@ bad-input: $(INSTALLED) ## 71 kinds of bad input, 1,000 mutations of each, throu
 
 docs: $(INSTALLED) ## Regenerate what is generated: contracts, topology picture, settings and metrics tables
 	$(BIN)/python tools/docs.py
+	$(BIN)/python -m benchmarks.docs
 	$(BIN)/python -m fairlane.schemas.generate docs/contracts
 
 compose-check: ## Let docker-compose read docker-compose.yml (needs docker-compose, but no engine)

@@ -74,7 +74,8 @@ async def _sample(stack: BenchStack, spy: str, name: str, rate: float, seconds: 
                         "--rate", str(SAMPLES_PER_S), "--format", "raw", "--output", str(out)]  # fmt: skip
         await _run(command_line, seconds)
         cpu_s = spent(before, used({name: pid}))[name]
-        await load
+        # Not what was offered: a chain that fell behind did less meanwhile.
+        rate = min(rate, (await load)["achieved_per_s"])
     finally:
         load.cancel()
         await asyncio.gather(load, return_exceptions=True)

@@ -1,0 +1,155 @@
+"""``python -m benchmarks.docs``: writes the figures of docs/performance.md from the tables under benchmarks/results."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.measures import Measure, Measures, bars
+from benchmarks.report import RESULTS, number
+from benchmarks.soak_verdict import TOLERANCES
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+TABLES = ("bench.csv", "bench-quick.csv")
+"""The first that is there: the short run fills in until the long one was made."""
+LOADS = ("100/s", "500/s", "1000/s", "300/s of 16 KB", "500/s of 1,000 tenants")
+NOT_MEASURED = "Not measured yet: `make bench`, then `make docs`."
+PARTS_OF_THE_STACK = ("gate", "dispatcher", "worker", "settle", "sinks", "kafka", "redis", "clickhouse", "simulator")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of results as it was written: where it comes from, and its rows."""
+
+    name: str
+    origin: Mapping[str, str]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def read_table(path: Path) -> Table:
+    """A CSV file of results. Raises OSError where there is none."""
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = file.readlines()
+    pairs = (line[2:].rstrip("\n").partition(": ") for line in lines if line.startswith("# "))
+    rows = list(csv.reader(line for line in lines if not line.startswith("#")))
+    return Table(path.name, {key: value for key, _, value in pairs}, tuple(tuple(row) for row in rows[1:]))
+
+
+def measures_of(table: Table) -> Measures:
+    """What a benchmark measured; its lines about bars are left out, for they are made from the others."""
+    rows = [row for row in table.rows if row[0] != "bar"]
+    return Measures([Measure(case, name, float(value), unit) for case, name, value, unit in rows])
+
+
+def origin_part(table: Table) -> str:
+    """Where all figures of the page come from."""
+    told = "; ".join(f"{key}: {table.origin[key]}" for key in ("commit", "made", "machine", "command"))
+    return f"From [`{table.name}`](../benchmarks/results/{table.name}). {told}."
+
+
+def bars_part(measures: Measures) -> str:
+    """Each bar with its goal and what was measured."""
+    lines = ["| what | unit | first bar | goal | measured | |", "|---|---|---|---|---|---|"]
+    for bar in bars(measures):
+        sign = "≥" if bar.more else "≤"
+        first, goal = (f"{sign} {number(value)}" if value is not None else "" for value in (bar.first, bar.goal))
+        measured = number(bar.measured) if bar.measured is not None else ""
+        lines.append(f"| {bar.what} | {bar.unit} | {first} | {goal} | {measured} | {bar.verdict} |")
+    return "\n".join(lines)
+
+
+def loads_part(measures: Measures) -> str:
+    """Offered and achieved rates with the added latency of each load."""
+    lines = ["| load | offered/s | achieved/s | p50 ms | p95 ms | p99 ms | max ms |", "|---|---|---|---|---|---|---|"]
+    for case in LOADS:
+        names = ("offered", "achieved", "added p50", "added p95", "added p99", "added max")
+        values = [measures.get(case, name) for name in names]
+        if values[0] is not None:
+            lines.append(f"| {case} | " + " | ".join("" if v is None else number(v) for v in values) + " |")
+    return "\n".join(lines)
+
+
+def cpu_part(measures: Measures) -> str:
+    """Microseconds of CPU a request of each part, all its processes together."""
+    cases = [case for case in LOADS if measures.get(case, "cpu of the stack") is not None]
+    lines = ["| part | " + " | ".join(cases) + " |", "|---" * (len(cases) + 1) + "|"]
+    for part in PARTS_OF_THE_STACK:
+        cells = [number(_cpu(measures, case, part)) for case in cases]
+        lines.append(f"| {part} | " + " | ".join(cells) + " |")
+    totals = [number(measures.get(case, "cpu of the stack") or 0.0) for case in cases]
+    lines.append("| **all** | " + " | ".join(totals) + " |")
+    return "\n".join(lines)
+
+
+def gate_part(measures: Measures) -> str:
+    """The gate alone on both engines."""
+    lines = ["| engine | CPU a request, µs | requests a CPU second |", "|---|---|---|"]
+    for engine in ("loop", "faust"):
+        cpu, rate = (measures.get(f"gate on {engine}", name) for name in ("cpu", "records per CPU second"))
+        if cpu is not None and rate is not None:
+            lines.append(f"| {engine} | {number(cpu)} | {number(rate)} |")
+    return "\n".join(lines)
+
+
+def soak_part(results: Path) -> str:
+    """What the last soak concluded."""
+    if not (results / "soak.csv").exists():
+        return "Not run yet: `make soak`."
+    table = read_table(results / "soak.csv")
+    growth = [row for row in table.rows if row[1].startswith("growth: ")]
+    origin = table.origin
+    run = f"{origin['load']}, {origin['kills']} kills, answers kept for {origin['answers kept']}"
+    lines = [f"{run}, commit {origin['commit']}.", "", "| series | largest growth over the run | of |", "|---|---|---|"]
+    for series in TOLERANCES:
+        rows = [(float(row[3]), row[2]) for row in growth if row[1] == f"growth: {series}"]
+        if rows:
+            grew, of = max(rows)
+            lines.append(f"| {series} | {number(grew)} | {of} |")
+    custody = ", ".join(f"{row[2].replace('_', ' ')} {row[3]}" for row in table.rows if row[1] == "custody")
+    return "\n".join([*lines, "", f"At the end: {custody}."]) + picture(results / "soak.svg", "Soak")
+
+
+def parts(results: Path = RESULTS) -> Mapping[str, Callable[[], str]]:
+    """The generated parts of the page by name; each says so where nothing was measured yet."""
+    path = next((results / name for name in TABLES if (results / name).exists()), None)
+    if path is None:
+        absent: dict[str, Callable[[], str]] = dict.fromkeys(
+            ("origin", "bars", "loads", "cpu", "gate"), lambda: NOT_MEASURED
+        )
+        return absent | {"soak": lambda: soak_part(results)}
+    table = read_table(path)
+    measures = measures_of(table)
+    return {
+        "origin": lambda: origin_part(table),
+        "bars": lambda: bars_part(measures),
+        "loads": lambda: loads_part(measures) + picture(path.with_suffix(".svg"), "Added latency of each load"),
+        "cpu": lambda: cpu_part(measures),
+        "gate": lambda: gate_part(measures),
+        "soak": lambda: soak_part(results),
+    }
+
+
+def picture(path: Path, meaning: str) -> str:
+    """A reference to a plot if it is there."""
+    return f"\n\n![{meaning}](../benchmarks/results/{path.name})" if path.exists() else ""
+
+
+def _cpu(measures: Measures, case: str, part: str) -> float:
+    process = re.compile(re.escape(f"{case}: {part}") + r"(-\d+)?")
+    return sum(row.value for row in measures.rows if row.name == "cpu" and process.fullmatch(row.case))
+
+
+def main() -> int:
+    """Renew the page."""
+    from tools.docs import renewed
+
+    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), parts()), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""docs/performance.md says what the tables under benchmarks/results say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.docs import PAGE, bars_part, cpu_part, measures_of, parts, read_table
+from tools.docs import renewed
+
+TABLE = """# commit: abc
+# made: now
+# machine: two cores
+# command: bench
+case,name,value,unit
+bar,added latency at 100/s: missed,1,ms
+100/s,added p50,8.1,ms
+100/s,offered,100,1/s
+100/s: worker-1,cpu,250,µs/request
+100/s: worker-2,cpu,246,µs/request
+100/s: kafka,cpu,289,µs/request
+100/s,cpu of the stack,785,µs/request
+"""
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    (tmp_path / "bench.csv").write_text(TABLE)
+    return tmp_path
+
+
+def test_the_page_is_current() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert renewed(text, parts()) == text, "docs/performance.md lags behind benchmarks/results: run make docs"
+
+
+def test_processes_of_a_stage_count_together(results: Path) -> None:
+    table = cpu_part(measures_of(read_table(results / "bench.csv")))
+    assert "| worker | 496 |" in table
+    assert "| kafka | 289 |" in table
+    assert "| **all** | 785 |" in table
+
+
+def test_a_bar_shows_its_verdict_from_the_figures_and_not_from_the_file(results: Path) -> None:
+    lines = bars_part(measures_of(read_table(results / "bench.csv"))).splitlines()
+    assert "| added latency at 100/s, p50 | ms | ≤ 15 | ≤ 7 | 8.1 | first bar |" in lines
+    assert "| routing decision, p99 | ms | ≤ 1 | ≤ 0.2 |  | not measured |" in lines
+
+
+def test_the_long_run_is_taken_before_the_short_one(results: Path) -> None:
+    (results / "bench-quick.csv").write_text(TABLE.replace("abc", "def"))
+    assert "commit: abc" in parts(results)["origin"]()
+    (results / "bench.csv").unlink()
+    assert "commit: def" in parts(results)["origin"]()
+    (results / "bench-quick.csv").unlink()
+    assert "Not measured yet" in parts(results)["origin"]()
