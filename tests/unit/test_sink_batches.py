@@ -140,13 +140,6 @@ def test_keys_read_back_over_the_span_give_the_answers_of_the_process_before() -
         assert {o: restored.first_time(k, o) for o, k in log[base:]} == {o: answers[o] for o, _ in log[base:]}
 
 
-def test_old_keys_are_forgotten() -> None:
-    recent = RecentKeys(span=10)
-    for offset in range(10_000):
-        recent.first_time(str(offset).encode(), offset)
-    assert len(recent._last) <= 11
-
-
 def test_inserts_take_at_most_their_share_of_time_unless_they_are_large() -> None:
     pace = Pace(share=0.1, worthwhile_rows=1000)
     assert pace.may_start(0.0, rows_per_insert=1)
@@ -161,3 +154,12 @@ def test_a_slow_insert_holds_rows_back_for_a_bounded_time() -> None:
     pace.spent(100.0, 102.0)  # a tenth of the time would be eighteen seconds from here
     assert not pace.may_start(106.9, rows_per_insert=10)
     assert pace.may_start(107.0, rows_per_insert=10)
+
+
+def test_old_keys_are_forgotten() -> None:
+    recent = RecentKeys(span=1000)
+    for offset in range(20_000):
+        assert recent.first_time(str(offset).encode(), offset)
+        assert len(recent._last) <= 1251
+    assert not recent.first_time(b"19000", 20_000)
+    assert recent.first_time(b"18999", 20_001)
