@@ -166,7 +166,9 @@ class Worker:
         if owned is None:
             return ""
         lowest = min(self._flights.get(partition, {}), default=self._next[partition])
-        return encode_note(owned.fence.base_at(lowest), clean=self._drained)
+        # What a predecessor left and what has not come again since is still to be suspected.
+        clean = self._drained and not owned.begun and not owned.answered
+        return encode_note(owned.fence.base_at(lowest), clean=clean)
 
     def _tasks(self) -> set[asyncio.Task[None]]:
         flights = (flight for flights in self._flights.values() for flight in flights.values())

@@ -164,6 +164,30 @@ async def test_a_stop_that_had_to_cut_a_call_is_not_clean(world: World) -> None:
     assert told(world.attempts()) == [(1, AttemptStatus.ABANDONED), (2, AttemptStatus.SUCCEEDED)]
 
 
+async def test_a_stop_before_what_was_inherited_came_again_is_not_clean(world: World) -> None:
+    await world.assign()
+    world.block()
+    begun, answered = world.dispatch("r-1"), world.dispatch("r-2")
+    await world.run(begun)
+    note = world.worker.note(INBOX)
+    world.worker = world.new_worker()
+    world.answer_with(completion())
+    await world.assign(note=note)
+    await world.run(answered)
+    note = world.worker.note(INBOX)
+    # It owned the partition for a moment only: neither record was delivered to it.
+    world.worker = world.new_worker()
+    await world.assign(note=note)
+    await world.worker.drain()
+    note = world.worker.note(INBOX)
+    world.worker = world.new_worker()
+    await world.assign(note=note)
+    await world.run(begun)
+    await world.run(answered)
+    assert len(world.results()) == 2
+    assert told(world.attempts()) == [(1, AttemptStatus.ABANDONED), (2, AttemptStatus.SUCCEEDED)] * 2
+
+
 async def test_draining_waits_for_calls_in_flight_and_takes_nothing_more(world: World) -> None:
     await world.assign()
     gate = world.block()

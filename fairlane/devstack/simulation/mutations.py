@@ -11,7 +11,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from fairlane.agents import dispatcher, effect_writer, gate, inbox_epochs, intake, pool_scheduler, worker
+from fairlane.agents import (
+    dispatcher,
+    effect_writer,
+    gate,
+    inbox_epochs,
+    intake,
+    pool_scheduler,
+    store_rebuild,
+    worker,
+)
 from fairlane.agents.pool_takeover import Inherited, take_over
 from fairlane.agents.worker_takeover import Inheritance, inherit
 from fairlane.policy import admission, vtc
@@ -160,6 +169,13 @@ def _written_again_unseen() -> Sequence[Change]:
     return ((effect_writer.EffectWriter, "_missing", everything),)
 
 
+def _answers_not_restored() -> Sequence[Change]:
+    async def nothing(*_: Any) -> None:
+        return None
+
+    return ((store_rebuild.StoreRebuild, "_results", nothing),)
+
+
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "faust-commit",
@@ -244,6 +260,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a write without an acknowledgement is repeated without a look into the log",
         _written_again_unseen,
         "tests/unit/test_worker.py::TestWriting::test_an_unacknowledged_result_that_is_in_the_log_is_not_written_again",
+    ),
+    Mutation(
+        "answers-not-restored",
+        "an emptied store is filled with what waits, and not with what was answered",
+        _answers_not_restored,
+        "tests/unit/test_store_rebuild.py::test_holds_counts_answers_and_who_waits_for_them_come_back",
     ),
 )
 """All of them."""
