@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
+import threading
 
 import cramjam
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 """The protocol's numbers of the codecs (KIP-390)."""
-FIRST_BYTES = 64 * 1024
-GROWTH = 4
 
 _INTO = {GZIP: cramjam.gzip.decompress_into, LZ4: cramjam.lz4.decompress_into, ZSTD: cramjam.zstd.decompress_into}
 # What Rust's standard library says of a writer that takes no more; the tests hold every codec to it.
 _FULL = "failed to write whole buffer"
+_ROOM = threading.local()
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES = 16
 
@@ -32,7 +33,7 @@ class Damaged(Exception):
 def decompressed(codec: int, data: memoryview, limit: int, before: bytes = b"") -> bytearray:
     """``before`` and then what the data holds, never more than ``limit`` bytes of it.
 
-    Takes at most the limit and once more the size of the data in memory. Raises :class:`TooMuch` or
+    Takes at most the limit twice in memory, and once of that is kept for the next batch. Raises :class:`TooMuch` or
     :class:`Damaged`.
     """
     if codec == SNAPPY:
@@ -40,24 +41,24 @@ def decompressed(codec: int, data: memoryview, limit: int, before: bytes = b"") 
     into = _INTO.get(codec)
     if into is None:
         raise Damaged(f"no codec of the protocol has the number {codec}")
-    size = min(limit, max(FIRST_BYTES, GROWTH * len(data)))
-    while True:
-        buffer = bytearray(len(before) + size)
-        buffer[: len(before)] = before
+    with memoryview(_scratch(limit)) as whole, whole[:limit] as room:
         try:
-            with memoryview(buffer) as view:
-                written = into(data, view[len(before) :])
+            written = into(data, room)
         except cramjam.DecompressionError as failure:
-            if _FULL not in str(failure):
-                raise Damaged(str(failure)) from None
-        else:
-            del buffer[len(before) + written :]
-            return buffer
-        if size == limit:
-            raise TooMuch
-        # The old one goes first.
-        del buffer
-        size = min(limit, GROWTH * size)
+            if _FULL in str(failure):
+                raise TooMuch from None
+            raise Damaged(str(failure)) from None
+        found = bytearray(before)
+        found += room[:written]
+        return found
+
+
+def _scratch(size: int) -> mmap.mmap:
+    """Room of this thread to unpack into, kept: memory is taken for as much of it as was ever used, and only once."""
+    room: mmap.mmap | None = getattr(_ROOM, "scratch", None)
+    if room is None or len(room) < size:
+        room = _ROOM.scratch = mmap.mmap(-1, size)
+    return room
 
 
 def _snappy(data: bytes, limit: int, before: bytes) -> bytearray:
@@ -65,11 +66,10 @@ def _snappy(data: bytes, limit: int, before: bytes) -> bytearray:
     blocks = _xerial_blocks(data) if data.startswith(_XERIAL_MAGIC) else [(0, len(data))]
     found = bytearray(before)
     try:
+        if sum(cramjam.snappy.decompress_raw_len(data[start:end]) for start, end in blocks) > limit:
+            raise TooMuch
         for start, end in blocks:
-            block = data[start:end]
-            if len(found) - len(before) + cramjam.snappy.decompress_raw_len(block) > limit:
-                raise TooMuch
-            found += cramjam.snappy.decompress_raw(block)
+            found += cramjam.snappy.decompress_raw(data[start:end])
     except cramjam.DecompressionError as failure:
         raise Damaged(str(failure)) from None
     return found

@@ -27,7 +27,7 @@ from fairlane.adapters.kafka_topics import MAX_MESSAGE_BYTES
 from fairlane.ports import Record
 from fairlane.ports.log import Fault
 
-BATCH_BYTES_MAX = 8 * MAX_MESSAGE_BYTES
+BATCH_BYTES_MAX = 4 * MAX_MESSAGE_BYTES
 """What a compressed batch may hold. The broker bounds its compressed size only (and 4.3.1 has no setting for
 the other), and a consumer may have one batch of each of its partitions unpacked at a time."""
 

@@ -14,7 +14,7 @@ from tests.integration.running_chain import Chain
 
 GATE_PEAK_MB = 300.0
 """What a gate may take at most while bombs go off: about 80 MB of its own, and a batch of each partition
-(32 MiB) in turn."""
+(16 MiB) in turn."""
 BLOCKED_MS = 1000
 """The longest a good record may wait for the gate while bad ones flow."""
 
