@@ -47,7 +47,10 @@ def measures_of(table: Table) -> Measures:
 
 def origin_part(table: Table) -> str:
     """Where all figures of the page come from."""
-    told = "; ".join(f"{key}: {table.origin[key]}" for key in ("commit", "made", "machine", "command"))
+    keys = ("commit", "made", "machine", "command", "load average before")
+    told = "; ".join(f"{key}: {table.origin[key]}" for key in keys if key in table.origin)
+    if "load average before" in table.origin:
+        told += " (**other programs were running: these figures are worse than the chain's**)"
     return f"From [`{table.name}`](../benchmarks/results/{table.name}). {told}."
 
 
