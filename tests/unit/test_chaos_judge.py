@@ -1,0 +1,168 @@
+"""The judge of `make chaos`: a sound chain counts nothing, and each way of breaking it is counted."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fairlane.ports import TenantUsage
+from tests.chaos.judge import Counts, Evidence, judge, settled
+from tests.chaos.load import Sent
+from tests.chaos.log_observer import TOPICS, Seen
+from tests.chaos.probes import UsageSample
+
+RUN = "run-1"
+KEY = f"acme/{RUN}-0"
+COST, HOLD = 700, 1_000
+
+
+def seen(topic: str, offset: int, key: str, document: dict[str, Any], source: str = "", at_s: float = 10.0) -> Seen:
+    headers = {"fairlane-source": source} if source else {}
+    return Seen(f"fairlane.{topic}", 0, offset, at_s, at_s, key, document, headers)
+
+
+def result(offset: int, source: str = "fairlane.inbox.main/0/0", **changes: Any) -> Seen:
+    document = {
+        "tenant_id": "acme", "request_id": f"{RUN}-0", "status": "succeeded", "cost": {"nano_usd": COST},
+        "attempts": 1, "replayed": False, **changes,
+    }  # fmt: skip
+    return seen("results", offset, KEY, document, source)
+
+
+def row(offset: int, cost: int = 0, tenant: str = "acme", request: str = f"{RUN}-0") -> dict[str, Any]:
+    return {
+        "log_partition": 0, "log_offset": str(offset), "tenant_id": tenant, "request_id": request,
+        "cost_nano_usd": str(cost),
+    }  # fmt: skip
+
+
+@pytest.fixture
+def sound() -> Evidence:
+    """One good request, answered and billed, and one record that is no JSON."""
+    ids = {"tenant_id": "acme", "request_id": f"{RUN}-0"}
+    log: dict[str, list[Seen]] = {topic: [] for topic in TOPICS}
+    log["requests"] = [seen("requests", 0, "", ids), seen("requests", 1, "", {})]
+    log["lanes.main"] = [seen("lanes.main", 0, KEY, {**ids, "hold_nano_usd": HOLD}, "fairlane.requests/0/0")]
+    log["results"] = [result(0)]
+    log["attempts"] = [seen("attempts", 0, KEY, {**ids, "cost": {"nano_usd": COST}})]
+    log["decisions"] = [seen("decisions", 0, KEY, {**ids, "decision_id": "d"})]
+    log["dead-letters"] = [seen("dead-letters", 0, "", {}, "fairlane.requests/0/1")]
+    tables = {
+        "requests": [row(0, COST)], "attempts": [row(0, COST)], "decisions": [row(0)],
+        "dead_letters": [row(0, tenant="", request="")],
+    }  # fmt: skip
+    sent = [
+        Sent("good", "acme", f"{RUN}-0", 10.0, "fairlane.requests/0/0"),
+        Sent("not_json", "", "", 10.0, "fairlane.requests/0/1"),
+    ]
+    samples = [UsageSample(10.5, 10.6, "acme", TenantUsage(HOLD, 0, 1, 0))]
+    return Evidence(RUN, sent, log, {}, samples, {"acme": COST}, {"acme": TenantUsage(0, COST, 0, 0)}, tables, 1)
+
+
+def changed(evidence: Evidence, **topics: list[Seen]) -> Evidence:
+    return replace(evidence, log={**evidence.log, **{name.replace("_", "-"): new for name, new in topics.items()}})
+
+
+def wrong(counts: Counts) -> dict[str, int]:
+    names = (
+        "lost", "duplicates", "raw_duplicates", "over_budget", "left_held", "redis_nano", "missing_rows",
+        "extra_rows", "clickhouse_nano",
+    )  # fmt: skip
+    return {name: value for name in names if (value := getattr(counts, name))}
+
+
+def test_a_sound_chain_counts_nothing_wrong(sound: Evidence) -> None:
+    counts = judge(sound)
+    assert wrong(counts) == {}
+    assert (counts.requests, counts.good, counts.succeeded, counts.calls_per_request) == (2, 1, 1, 1.0)
+    assert settled(sound)
+
+
+def test_a_request_without_terminal_is_lost(sound: Evidence) -> None:
+    assert judge(changed(sound, results=[])).lost == 1
+    assert judge(changed(sound, dead_letters=[])).lost == 1
+    assert not settled(changed(sound, dead_letters=[]))
+
+
+def test_an_acknowledged_request_that_is_not_in_the_log_is_lost(sound: Evidence) -> None:
+    ghost = Sent("good", "acme", f"{RUN}-7", 10.0, "fairlane.requests/0/7")
+    assert judge(replace(sound, sent=[*sound.sent, ghost])).lost == 1
+
+
+def test_a_second_terminal_is_a_raw_duplicate_though_the_first_one_wins(sound: Evidence) -> None:
+    assert wrong(judge(changed(sound, results=[result(0), result(1)]))) == {"raw_duplicates": 1}
+
+
+def test_an_answer_to_one_who_asked_again_is_no_duplicate(sound: Evidence) -> None:
+    again = seen("requests", 2, "", {"tenant_id": "acme", "request_id": f"{RUN}-0"})
+    replay = result(1, "fairlane.requests/0/2", replayed=True, cost={"nano_usd": 0}, attempts=0)
+    evidence = changed(sound, requests=[*sound.log["requests"], again], results=[result(0), replay])
+    assert wrong(judge(evidence)) == {}
+    twice = changed(evidence, results=[*evidence.log["results"], replay._replace(offset=2)])
+    assert judge(twice).raw_duplicates == 1
+
+
+def test_two_rows_of_a_request_are_a_duplicate_that_counts(sound: Evidence) -> None:
+    tables = {**sound.tables, "requests": [row(0, COST), row(1, COST)]}
+    assert wrong(judge(replace(sound, tables=tables))) == {"duplicates": 1, "extra_rows": 1, "clickhouse_nano": COST}
+
+
+def test_a_row_of_another_result_than_the_first_is_missing_and_too_much(sound: Evidence) -> None:
+    evidence = replace(
+        changed(sound, results=[result(0), result(1)]), tables={**sound.tables, "requests": [row(1, COST)]}
+    )
+    assert wrong(judge(evidence)) == {
+        "raw_duplicates": 1, "missing_rows": 1, "extra_rows": 1, "clickhouse_nano": 2 * COST,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("table", ["requests", "attempts", "decisions", "dead_letters"])
+def test_a_row_that_is_missing_in_any_table_is_counted(sound: Evidence, table: str) -> None:
+    assert judge(replace(sound, tables={**sound.tables, table: []})).missing_rows == 1
+
+
+def test_a_row_with_another_cost_is_counted_in_nano_dollars(sound: Evidence) -> None:
+    tables = {**sound.tables, "attempts": [row(0, COST + 5)]}
+    assert wrong(judge(replace(sound, tables=tables)))["clickhouse_nano"] == 2 * COST + 5
+
+
+def test_rows_of_other_runs_are_not_judged(sound: Evidence) -> None:
+    tables = {**sound.tables, "requests": [*sound.tables["requests"], row(9, 5, request="run-2-0")]}
+    assert wrong(judge(replace(sound, tables=tables))) == {}
+    assert judge(replace(sound, run="", tables=tables)).extra_rows == 1
+
+
+def test_what_stays_held_is_counted(sound: Evidence) -> None:
+    assert wrong(judge(replace(sound, usage={"acme": TenantUsage(HOLD, COST, 0, 0)}))) == {"left_held": 1}
+    assert wrong(judge(replace(sound, usage={"acme": TenantUsage(0, COST, 0, 1)}))) == {"left_held": 1}
+
+
+def test_what_redis_thinks_was_spent_is_compared_with_the_log(sound: Evidence) -> None:
+    assert wrong(judge(replace(sound, usage={"acme": TenantUsage(0, COST + 3, 0, 0)}))) == {"redis_nano": 3}
+
+
+def test_holding_more_than_was_asked_is_over_budget(sound: Evidence) -> None:
+    above = copy.copy(sound.samples[0])._replace(usage=TenantUsage(HOLD + 1, 0, 1, 0))
+    assert wrong(judge(replace(sound, samples=[above]))) == {"over_budget": 1}
+    early = sound.samples[0]._replace(began_s=9.0, answered_s=9.9)
+    assert wrong(judge(replace(sound, samples=[early]))) == {"over_budget": 1}
+    assert wrong(judge(replace(sound, samples=[above], held_before={"acme": 1}))) == {}
+
+
+def test_a_cost_above_its_hold_is_over_budget(sound: Evidence) -> None:
+    dear = changed(sound, results=[result(0, cost={"nano_usd": HOLD + 1})])
+    assert judge(dear).over_budget == 1
+
+
+def test_a_good_request_that_failed_is_no_success(sound: Evidence) -> None:
+    failed = changed(sound, results=[result(0, status="failed", error={"code": "internal", "message": "m"})])
+    counts = judge(failed)
+    assert (counts.good, counts.succeeded) == (1, 0)
+    assert "internal" in counts.examples[0]
+
+
+def test_calls_are_counted_for_requests_that_were_called(sound: Evidence) -> None:
+    assert judge(replace(sound, calls=3)).calls_per_request == 3.0

@@ -1,0 +1,72 @@
+"""When `make chaos` takes the chain for recovered."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from fairlane.errors import Fatal
+from tests.chaos.recovery import Baseline, baseline, recovered_after
+
+LAGS = {"path": 200.0, "sinks": 600.0}
+
+
+def every(step_s: float, begin_s: float, end_s: float, value: float) -> list[tuple[float, float]]:
+    return [(begin_s + k * step_s, value) for k in range(round((end_s - begin_s) / step_s))]
+
+
+def lags(end_s: float, path: float = 100.0, sinks: float = 500.0) -> dict[str, list[tuple[float, float]]]:
+    return {"path": every(0.5, 0, end_s, path), "sinks": every(0.5, 0, end_s, sinks)}
+
+
+def test_the_baseline_is_the_worst_second_and_the_largest_lag() -> None:
+    latencies = sorted([*every(0.1, 0, 2, 0.1), *every(0.1, 2, 3, 0.3)])
+    found = baseline(latencies, lags(3), 0, 3)
+    assert found == Baseline(0.3, {"path": 100.0, "sinks": 500.0})
+
+
+def test_one_slow_answer_in_ten_does_not_make_a_second_slow() -> None:
+    assert baseline([*every(0.1, 0, 0.9, 0.1), (0.9, 5.0)], lags(1), 0, 1).latency_s == 0.1
+
+
+@pytest.mark.parametrize("latency", [math.inf, None])
+def test_a_chain_that_does_not_answer_has_no_baseline(latency: float | None) -> None:
+    latencies = [] if latency is None else every(0.1, 0, 3, latency)
+    with pytest.raises(Fatal, match="not at rest"):
+        baseline(latencies, lags(3), 0, 3)
+
+
+def test_recovery_is_the_first_moment_from_which_all_is_as_usual_for_three_seconds() -> None:
+    latencies = [*every(0.1, 0, 4, 2.0), *every(0.1, 4, 12, 0.12)]
+    after = recovered_after(latencies, lags(12), Baseline(0.1, LAGS), 0.0, 12.0)
+    assert after == pytest.approx(4.0, abs=0.25)
+
+
+def test_it_is_not_seen_before_the_three_seconds_are_over() -> None:
+    latencies = every(0.1, 0, 3, 0.1)
+    assert recovered_after(latencies, lags(3), Baseline(0.1, LAGS), 0.0, 3.0) is None
+    assert recovered_after(every(0.1, 0, 4, 0.1), lags(4), Baseline(0.1, LAGS), 0.0, 4.0) == 0.0
+
+
+def test_a_relapse_begins_the_wait_anew() -> None:
+    latencies = sorted([*every(0.1, 0, 2, 0.1), *every(0.1, 2, 3, 1.0), *every(0.1, 3, 10, 0.1)])
+    after = recovered_after(latencies, lags(10), Baseline(0.1, LAGS), 0.0, 10.0)
+    assert after == pytest.approx(3.0, abs=0.25)
+
+
+@pytest.mark.parametrize("part", ["path", "sinks"])
+def test_while_records_lag_behind_it_has_not_recovered(part: str) -> None:
+    behind = lags(10)
+    behind[part] = every(0.5, 0, 10, LAGS[part] * 1.3)
+    assert recovered_after(every(0.1, 0, 10, 0.1), behind, Baseline(0.1, LAGS), 0.0, 10.0) is None
+
+
+def test_a_lag_nobody_could_ask_is_no_recovery() -> None:
+    behind = {**lags(10), "path": every(0.5, 0, 10, math.inf)}
+    assert recovered_after(every(0.1, 0, 10, 0.1), behind, Baseline(0.1, LAGS), 0.0, 10.0) is None
+    assert recovered_after(every(0.1, 0, 10, 0.1), {**lags(10), "path": []}, Baseline(0.1, LAGS), 0.0, 10.0) is None
+
+
+def test_seconds_without_any_request_prove_nothing() -> None:
+    assert recovered_after([], lags(10), Baseline(0.1, LAGS), 0.0, 10.0) is None

@@ -1,0 +1,91 @@
+"""What `make chaos` reads from the log about takeovers: owners, slots in use, and shares."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.chaos.log_observer import Seen
+from tests.chaos.takeover import busiest, takeovers, valid_inbox, widest_gap
+
+POOL = "narrow"
+WEIGHTS = {"acme": 1.0, "ember": 2.0}
+
+
+def dispatch(at_s: float, offset: int, tenant: str, number: int, epoch: int = 1) -> Seen:
+    headers = {
+        "fairlane-dispatch": json.dumps({"epoch": epoch, "dispatched_ms": 0}),
+        "fairlane-source": f"fairlane.lanes.narrow/0/{number}",
+    }
+    return Seen("fairlane.inbox.narrow", 0, offset, at_s, at_s, f"{tenant}/{number}", {"tenant_id": tenant}, headers)
+
+
+def marker(at_s: float, offset: int, epoch: int) -> Seen:
+    headers = {"fairlane-dispatch": json.dumps({"epoch": epoch, "dispatched_ms": 0})}
+    return Seen("fairlane.inbox.narrow", 0, offset, at_s, at_s, "", {}, headers)
+
+
+def ended(at_s: float, tenant: str, number: int, tokens: int = 10) -> Seen:
+    headers = {"fairlane-slot": f"narrow/0/0/{tokens}"}
+    return Seen("fairlane.results", 0, number, at_s, at_s, f"{tenant}/{number}", {}, headers)
+
+
+def lane(tenant: str, number: int, at_s: float = 0.0) -> Seen:
+    return Seen("fairlane.lanes.narrow", 0, number, at_s, at_s, f"{tenant}/{number}", {"tenant_id": tenant}, {})
+
+
+def log(inbox: list[Seen], results: list[Seen]) -> dict[str, list[Seen]]:
+    lanes = [lane(one.key.split("/")[0], int(one.key.split("/")[1])) for one in inbox if one.document]
+    return {"inbox.narrow": inbox, "lanes.narrow": lanes, "results": results, "decisions": []}
+
+
+def test_a_takeover_is_a_new_epoch_and_its_gap_is_between_dispatches() -> None:
+    inbox = [
+        dispatch(10, 0, "acme", 0),
+        marker(14, 1, 2),
+        dispatch(15, 2, "acme", 1, 2),
+        dispatch(15.1, 3, "acme", 2, 2),
+    ]
+    assert takeovers(log(inbox, []), POOL) == [(15, 5)]
+
+
+def test_the_first_owner_took_over_from_nobody() -> None:
+    assert takeovers(log([dispatch(10, 0, "acme", 0)], []), POOL) == []
+
+
+def test_what_an_old_owner_wrote_behind_the_marker_is_void() -> None:
+    inbox = [marker(14, 0, 2), dispatch(13, 1, "acme", 0, 1), dispatch(15, 2, "acme", 1, 2)]
+    assert [one.offset for one in valid_inbox(inbox)] == [2]
+
+
+def test_slots_are_busy_from_dispatch_to_terminal() -> None:
+    inbox = [dispatch(float(n), n, "acme", n) for n in range(3)]
+    results = [ended(2.0, "acme", 0)]
+    assert busiest(log(inbox, results), POOL, 0, 10) == 2
+    assert busiest(log(inbox, []), POOL, 0, 10) == 3
+    assert busiest(log(inbox, results), POOL, 0, 0.5) == 1
+
+
+def served(order: str) -> dict[str, list[Seen]]:
+    """Tenants by their first letter, in the order of their dispatches; all had been waiting since long before."""
+    names = {"a": "acme", "e": "ember"}
+    inbox = [dispatch(10 + n / 10, n, names[letter], n) for n, letter in enumerate(order)]
+    return log(inbox, [ended(20.0, names[letter], n) for n, letter in enumerate(order)])
+
+
+def test_shares_by_weight_stay_within_the_bound() -> None:
+    gap = widest_gap(served("aee" * 20), POOL, WEIGHTS, slots=2)
+    assert gap is not None
+    assert gap.width <= gap.bound
+
+
+def test_a_tenant_that_gets_nothing_while_it_waits_breaks_the_bound() -> None:
+    gap = widest_gap(served("a" * 20 + "e"), POOL, WEIGHTS, slots=2)
+    assert gap is not None
+    assert gap.width > gap.bound
+
+
+@pytest.mark.parametrize("order", ["", "aaaa"])
+def test_where_no_two_tenants_wait_there_is_no_gap(order: str) -> None:
+    assert widest_gap(served(order), POOL, WEIGHTS, slots=2) is None
