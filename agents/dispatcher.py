@@ -156,8 +156,6 @@ class Dispatcher:
             before.suspend()
             await before.settled()
         inherited = await self._inherit(pool, restored)
-        # Commands that came while nobody owned the pool, or that its last owner took for requests it still held.
-        await self._commands.replay(inherited.since_ms, speaks=self._speaks(pool))
         if before is not None:
             inherited.state = before.snapshot()
         scheduler = PoolScheduler(
@@ -193,7 +191,10 @@ class Dispatcher:
                 now_ms=self._clock.now_ms(),
                 lease_ok=self._lease_ok,
             )
+            # Commands that came while nobody owned the pool, or that its last owner took for requests it still held.
+            await self._commands.replay(inherited.since_ms, speaks=self._speaks(pool))
         finally:
+            # From here to the scheduler nothing may be awaited.
             del self._ended_during[pool]
         for key in ended:
             inherited.in_flight.pop(key, None)

@@ -280,10 +280,15 @@ class Gate:
         """None where the log answers and has no such topic. Raises Retry where it does not answer: one pool
         somebody forgot to create must not stop the others, but an outage of the log stops all.
         """
+        lanes = self._names.lanes(pool)
         try:
-            return await self._publisher.partitions(self._names.lanes(pool))
-        except Retry as failure:
+            return await self._publisher.partitions(lanes)
+        except Retry:
             await self._reader.ends(self._names.results)
+        try:
+            # Once more: the log may have come back between the two questions.
+            return await self._publisher.partitions(lanes)
+        except Retry as failure:
             _log.error("pool_without_topics", pool=pool, reason=str(failure))
             return None
 

@@ -140,8 +140,13 @@ class StoreRebuild:
         """False where the log answers and has no such topic; raises Retry where it does not answer."""
         try:
             await self._reader.ends(topic)
+            return True
         except Retry:
             await self._reader.ends(self._names.results)
+        try:
+            # Once more: the log may have come back between the two questions.
+            await self._reader.ends(topic)
+        except Retry:
             return False
         return True
 

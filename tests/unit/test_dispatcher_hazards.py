@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from fairlane.adapters.memory_log import MemoryLog, MemoryPublisher
+from fairlane.agents.command_intake import CommandIntake
 from fairlane.agents.inbox_epochs import encode_note
 from fairlane.errors import Retry
 from fairlane.policy.offsets import CommitTracker
@@ -111,6 +112,27 @@ async def test_what_an_earlier_owner_dispatched_and_workers_have_passed_is_not_d
         await feed.step()
         assert len(feed.done) == 1
         assert len(bound(world)) == 1
+
+
+async def test_a_result_that_arrives_while_commands_are_read_again_frees_its_slot(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.log.append(job(world, "r-0"))
+    async with dispatching(world, config(slots=1)) as feed:
+        await feed.step()
+    [record] = bound(world)
+    world.clock.advance(1)
+    world.log.append(job(world, "r-1"))
+
+    async def slowly(*_: object, **__: object) -> None:
+        finish(world, record)
+        for _turn in range(50):
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(CommandIntake, "replay", slowly)
+    async with dispatching(world, config(slots=1)) as feed:
+        await feed.step()
+        await eventually(lambda: "acme/r-1" in ids(bound(world)))
 
 
 def commit(world: World, offset: int, *, partition: int = 0, note: str = "") -> None:

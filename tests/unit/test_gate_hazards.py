@@ -218,6 +218,15 @@ async def test_an_outage_of_the_log_refuses_nobody(world: World, store: Recordin
     assert len(world.values(LANES)) == 1
 
 
+async def test_an_outage_that_ends_while_the_gate_asks_refuses_nobody(world: World, store: RecordingStore) -> None:
+    feed = await feed_of(world, store)
+    world.put(REQUESTS, request("r-1"))
+    world.log.fail_next("partitions", Retry("away"))
+    await feed.step()
+    assert terminals(world) == {}
+    assert len(world.values(LANES)) == 1
+
+
 async def test_what_a_predecessor_put_into_a_pool_that_was_removed_since_is_found(
     world: World, store: RecordingStore
 ) -> None:
