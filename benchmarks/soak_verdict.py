@@ -34,8 +34,8 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "Redis memory, MB": Tolerance(0.10, 2),
     "lag, records": Tolerance(0.0, 1_000),
 }
-"""Of the slope times the time after the warm-up. Memory: an allocator's noise was up to 8 MB in processes that only
-waited. Lag: what about a second of load brings."""
+"""Of the slope times the time after the warm-up: relative, and what is always allowed. Lag: what about a second of
+load brings."""
 NOT_JUDGED = frozenset({"kafka", "clickhouse"})
 """Their memory fills caches up to limits of their own (the heap, the mark cache), which a soak does not reach."""
 SAMPLES_LEAST = 8

@@ -107,13 +107,13 @@ def _mutations(first: int, seeds: int, as_json: bool) -> int:
             advance(1)
     if as_json:
         print_json([
-            {"mutation": each.mutation.name, "seed": each.seed, "violation": each.violation,
+            {"mutation": each.mutation.name, "seed": each.seed, "broken": each.broken,
              "also_found_by": each.mutation.also} for each in caught
         ])  # fmt: skip
     else:
-        print_table(["mutation", "the bug", "first seed", "promise broken", "also found by"], [
+        print_table(["mutation", "the bug", "first seed", "promises broken", "also found by"], [
             (each.mutation.name, each.mutation.what, "not found" if each.seed is None else each.seed,
-             each.violation.split(":", 1)[0], each.mutation.also) for each in caught
+             ", ".join(each.broken), each.mutation.also) for each in caught
         ])  # fmt: skip
     return 1 if any(each.seed is None for each in caught) else 0
 

@@ -180,6 +180,7 @@ KINDS: dict[str, Callable[[World, Fault], None]] = {
 
 _COMMON = ("crash",) * 8 + (
     "freeze",
+    "freeze",
     "freeze-sending",
     "freeze-sending",
     "stop",
@@ -212,7 +213,7 @@ def schedule(rng: random.Random, shape: Shape, faults: int, span_s: float) -> tu
                 target = rng.choice(owners) if rng.random() < 0.5 else target
                 amount = rng.uniform(0.7, 1.7) * SESSION_S
             case "freeze" | "isolate":
-                amount = rng.choice((0.3, 1.0, 2.0)) * SESSION_S * rng.uniform(0.5, 1.2)
+                amount = rng.choice((0.3, 1.0, 1.5, 2.0)) * SESSION_S * rng.uniform(0.7, 1.2)
             case "join":
                 target = target.split("-", maxsplit=1)[0]
                 amount = rng.uniform(0.2, 1.5)

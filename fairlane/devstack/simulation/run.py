@@ -63,8 +63,8 @@ def plan(seed: int) -> Plan:
     fair = rng.random() < 0.15
     shape = Shape(
         gates=rng.choice((1, 1, 2)),
-        dispatchers=rng.choice((1, 2)),
-        workers=rng.choice((1, 2)),
+        dispatchers=rng.choice((1, 2, 2)),
+        workers=rng.choice((1, 2, 2)),
         settles=rng.choice((1, 1, 2)),
         sinks=rng.choice((0, 1)),
         slots=rng.choice((1, 2, 4, 8)) if not fair else rng.choice((1, 2, 3)),

@@ -128,18 +128,18 @@ def rules(outcome: Outcome) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Caught:
-    """The first seed that finds a mutation, and how; None where none of those tried does."""
+    """The first seed that finds a mutation and what it breaks; None where none of those tried does."""
 
     mutation: Mutation
     seed: int | None
-    violation: str = ""
+    broken: tuple[str, ...] = ()
 
 
 def catch(mutation: Mutation, first: int, count: int) -> Caught:
-    """Run seeds until one finds the mutation."""
-    with switched_on(mutation):
-        for seed in range(first, first + count):
-            violations = simulate(plan(seed)).violations
-            if violations:
-                return Caught(mutation, seed, violations[0])
+    """Run seeds until one finds the mutation: it keeps every promise without, and breaks one with it."""
+    for seed in range(first, first + count):
+        with switched_on(mutation):
+            broken = rules(simulate(plan(seed)))
+        if broken and not simulate(plan(seed)).violations:
+            return Caught(mutation, seed, tuple(sorted(broken)))
     return Caught(mutation, None)
