@@ -122,8 +122,13 @@ class Experiment:
             usual = self._baseline(load, began_s, began_s + BASELINE_S)
             for number, step in enumerate(fault.steps, 1):
                 stepped.append(now())
-                async with asyncio.timeout(fault.bound_s):
-                    ended_s = await step(scene)
+                try:
+                    async with asyncio.timeout(fault.bound_s):
+                        ended_s = await step(scene)
+                except (Fatal, TimeoutError) as failure:
+                    scene.failures.append(f"step {number}: {type(failure).__name__}: {failure}")
+                    recoveries.append(math.inf)
+                    break
                 recovery_s = await self._recovered(load, usual, ended_s)
                 recoveries.append(recovery_s)
                 self._write_course(f"{run}-{number}", load, began_s, ended_s)

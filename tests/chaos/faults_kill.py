@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 
@@ -50,16 +52,14 @@ async def redis_empty(scene: Scene) -> float:
     marker = redis_must_start_empty(scene.stack.services_dir)
     marker.touch()
     try:
-        client = Redis.from_url(scene.stack.settings.redis_url)
-        try:
+        async with _redis(scene) as client:
             await client.set(CANARY, "alive")
-            killed = scene.stack.signal(["redis"], signal.SIGKILL)
-            ended = now()
-            await scene.stack.all_ready(but=killed)
+        killed = scene.stack.signal(["redis"], signal.SIGKILL)
+        ended = now()
+        await scene.stack.all_ready(but=killed)
+        async with _redis(scene) as client:
             if await client.exists(CANARY):
                 scene.failures.append("Redis came back with its data: the fault did not happen")
-        finally:
-            await client.aclose()
     finally:
         marker.unlink()
     return ended
@@ -67,12 +67,18 @@ async def redis_empty(scene: Scene) -> float:
 
 async def redis_flush(scene: Scene) -> float:
     """FLUSHALL."""
-    client = Redis.from_url(scene.stack.settings.redis_url)
-    try:
+    async with _redis(scene) as client:
         await client.flushall()
+    return now()
+
+
+@asynccontextmanager
+async def _redis(scene: Scene) -> AsyncIterator[Redis]:
+    client: Redis = Redis.from_url(scene.stack.settings.redis_url)
+    try:
+        yield client
     finally:
         await client.aclose()
-    return now()
 
 
 KILLS = (
