@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 from hypothesis.configuration import set_hypothesis_home_dir
 
 ROOT = Path(__file__).parent.parent
@@ -29,3 +32,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _rank(item) == FAST_FIRST.index("integration"):
             item.add_marker("integration")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A command run inside a test logs to a stream that is closed when the test ends; nobody may log there later."""
+    root, settings = logging.getLogger(), structlog.get_config()
+    before, level = list(root.handlers), root.level
+    yield
+    structlog.configure(**settings)
+    for handler in root.handlers[:]:
+        if handler not in before and type(handler).__module__.startswith("fairlane."):
+            root.removeHandler(handler)
+    root.setLevel(level)
+    logging.captureWarnings(False)

@@ -34,6 +34,7 @@ class Installation:
             "FAIRLANE_KAFKA_BOOTSTRAP": bootstrap,
             "FAIRLANE_TOPIC_PREFIX": self.names.prefix,
             "FAIRLANE_STATE_DIR": str(state_dir),
+            "FAIRLANE_SIMULATOR_URL": "http://127.0.0.1:9999/v1",
         }
 
     async def command(self, *arguments: str, code: int = 0) -> str:

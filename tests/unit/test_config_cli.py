@@ -240,7 +240,7 @@ def test_dead_letters_are_listed_shown_and_redriven(shell: Shell) -> None:
 
     shown = shell.json("dlq", "show", name)
     assert shown["source"] == {
-        "timestamp_ms": shown["source"]["timestamp_ms"], "key_bytes": 1, "headers": ["trace\\x1bparent"],
+        "timestamp_ms": shown["source"]["timestamp_ms"], "key_bytes": 1, "fault": None, "headers": ["trace\\x1bparent"],
     }  # fmt: skip
     with_payload = shell.run("dlq", "show", name, "--payload")
     assert 'source.payload: {"a":\\x1b]0;title\\x07\n' in with_payload
