@@ -224,8 +224,11 @@ class Dispatcher:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (failure := task.exception()) is not None:
-            self._fail(Fatal(f"{task.get_name()} ended: {type(failure).__name__}: {failure}"))
+        if task not in self._tasks:
+            return
+        # Also if a library let a CancelledError out that was not meant for it: without this task nothing moves.
+        failure = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self._fail(Fatal(f"{task.get_name()} ended: {type(failure).__name__}: {failure}"))
 
     async def _follow(self, topic: str, starts: Mapping[int, int], take: Callable[[Record], Awaitable[None]]) -> None:
         position = dict(starts)

@@ -17,6 +17,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, errors, structs
 from aiokafka.consumer.fetcher import FetchResult
 
+from fairlane.adapters.kafka_closing import stop_consumer
 from fairlane.adapters.kafka_fetching import include_taken_partitions
 from fairlane.adapters.kafka_foreign_records import record_of, tolerate_foreign_records
 from fairlane.errors import Fatal, Retry
@@ -125,10 +126,10 @@ class KafkaConsumer:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await consumer.start()
         except (errors.KafkaError, OSError, TimeoutError) as failure:
-            await consumer.stop()
+            await stop_consumer(consumer)
             raise Retry(f"Kafka at {self._bootstrap} does not answer: {failure}", after=1.0) from failure
         except asyncio.CancelledError:
-            await consumer.stop()
+            await stop_consumer(consumer)
             raise
         include_taken_partitions(consumer)
         tolerate_foreign_records(consumer)
@@ -235,7 +236,7 @@ class KafkaConsumer:
         self._wake()
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                await consumer.stop()
+                await stop_consumer(consumer)
         except (errors.KafkaError, OSError, TimeoutError) as failure:
             _log.warning("consumer_not_closed", group=self._group, reason=repr(failure))
 

@@ -14,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
+from fairlane.adapters.kafka_closing import stop_consumer
 from fairlane.adapters.kafka_foreign_records import record_of, tolerate_foreign_records
 from fairlane.errors import Fatal, Retry
 from fairlane.ports import Position, Record
@@ -49,7 +50,7 @@ class KafkaReader:
                 await consumer.start()
                 await admin.start()
         except (KafkaError, OSError, TimeoutError) as failure:
-            await consumer.stop()
+            await stop_consumer(consumer)
             await admin.close()
             raise Retry(f"Kafka at {self._bootstrap} does not answer: {failure}", after=1.0) from failure
         self._consumer, self._admin = consumer, admin
@@ -59,7 +60,7 @@ class KafkaReader:
         consumer, self._consumer = self._consumer, None
         admin, self._admin = self._admin, None
         if consumer is not None:
-            await consumer.stop()
+            await stop_consumer(consumer)
         if admin is not None:
             await admin.close()
 
@@ -131,7 +132,7 @@ class KafkaReader:
                         f"topic {topic}: no answer from its brokers for {self._answer_timeout_s:g} s", after=1.0
                     )
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer)
 
     async def group_positions(self, group: str, topic: str) -> Mapping[int, Position]:
         """The committed positions of a consumer group, with metadata; partitions without are absent."""

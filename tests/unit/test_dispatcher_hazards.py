@@ -329,3 +329,19 @@ async def test_figures_of_a_result_that_no_worker_wrote_are_not_believed(world: 
         await turns()
         finish(world, bound(world)[0])
         await eventually(lambda: len(bound(world)) == 2)
+
+
+async def test_a_follower_that_a_library_cancels_ends_the_process(world: World) -> None:
+    async with dispatching(world, config()):
+        [follower] = [task for task in asyncio.all_tasks() if task.get_name() == "dispatcher-results"]
+        follower.cancel()
+        await eventually(lambda: bool(world.fatal))
+        assert "dispatcher-results ended" in str(world.fatal.pop())
+
+
+async def test_a_dispatcher_that_stops_its_followers_ends_in_peace(world: World) -> None:
+    async with dispatching(world, config()) as feed:
+        await feed.stage.drain()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert world.fatal == []
