@@ -14,7 +14,7 @@ from typing import Any
 
 from fairlane.errors import Fatal, Retry
 from tests.chaos.chaos_stack import ChaosStack, eventually
-from tests.chaos.fault import Fault, Scene, now
+from tests.chaos.fault import RECOVERY_BOUND_S, Fault, Scene, now
 from tests.chaos.judge import TABLES, Counts, Evidence, judge, settled
 from tests.chaos.load import Load, Sent
 from tests.chaos.log_observer import LogObserver, Seen
@@ -33,7 +33,6 @@ LEAD_S = 1.0
 """Of the load before the baseline: the first requests of a run learn topics and open connections."""
 ANSWER_S = 1.0
 """After the baseline: the last of its requests are answered by then, or the chain is not at rest."""
-RECOVERY_BOUND_S = 60.0
 SETTLE_BOUND_S = 60.0
 TAKEOVER_BAR_S = 10.0
 SLOTS_SEEN_S = 1.0

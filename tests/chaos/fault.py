@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from tests.chaos.chaos_stack import ChaosStack
 from tests.chaos.log_observer import LogObserver
 
+RECOVERY_BOUND_S = 60.0
+"""Longer than this nobody waits for a recovery."""
+
 
 @dataclass(slots=True)
 class Scene:
