@@ -29,8 +29,7 @@ format: $(INSTALLED) ## Mend what can be mended by a tool
 	$(BIN)/ruff format .
 
 test: $(INSTALLED) ## All tests: unit, property and contract, integration on real services, and 10,000 seeds of the simulation
-	$(BIN)/python -m pytest tests
-	$(BIN)/fairlane sim --seeds 10000
+	@SEEDS=$(SEEDS) tools/test.sh
 
 test-unit: $(INSTALLED) ## The tests that need no service
 	$(BIN)/python -m pytest tests/unit tests/property tests/contract

@@ -135,13 +135,14 @@ class LoopEngine:
                 self._end_work()
         if self._to_announce:
             # Before anything is delivered: a successor knows by it that somebody was at work here.
-            self._to_announce = False
-            await self._commit()
+            self._to_announce = not await self._commit()
         # Not between two assignments: what is owned then is for the group to say.
         if self._work is None and self._joined and (missing := self._owned - self._ledger.partitions):
             self._taking_in = missing
             self._begin(self._take_in(missing))
         limit, timeout_ms = self._room()
+        if self._to_announce:
+            limit, timeout_ms = 0, round(_FOLLOW_S * 1000)
         if timeout_ms == 0 and self._work is None and self._owned:
             # Every partition is at its window: only a finished record can change that.
             self._progress.clear()
@@ -293,25 +294,26 @@ class LoopEngine:
     def _on_pause(self) -> None:
         self._metrics.inc("engine_window_full_total", stage=self._name)
 
-    async def _commit(self) -> None:
-        """Commit what is done by now."""
+    async def _commit(self) -> bool:
+        """Commit what is done by now; False if that is to be tried again."""
         if self._commit_under_way is not None:
             await asyncio.wait([self._commit_under_way])
             await self._end_commit()
         self._commit_under_way = asyncio.create_task(self._commit_now(), name=f"{self._name}-commit")
         await asyncio.wait([self._commit_under_way])
-        await self._end_commit()
+        return await self._end_commit()
 
-    async def _end_commit(self) -> None:
-        """Answer what became of a commit; one that failed is repeated by the next."""
+    async def _end_commit(self) -> bool:
+        """Answer what became of a commit; False for one that failed and is repeated by the next."""
         ended, self._commit_under_way = self._commit_under_way, None
         if ended is None:
-            return
+            return True
         try:
             ended.result()
         except Retry as failure:
             self._metrics.inc("engine_commits_total", stage=self._name, outcome="retry")
             _log.warning("offsets_not_committed", stage=self._name, reason=str(failure))
+            return False
         except OwnershipLost as failure:
             self._metrics.inc("engine_commits_total", stage=self._name, outcome="lost")
             _log.warning("partitions_lost", stage=self._name, reason=str(failure))
@@ -319,6 +321,7 @@ class LoopEngine:
             self._owned = self._taking_in = frozenset()
             self._joined = False
             await self._let_go(self._ledger.partitions)
+        return True
 
     async def _commit_now(self) -> None:
         self._commit_at = _now() + self._commit_interval_s

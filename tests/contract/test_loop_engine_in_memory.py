@@ -10,7 +10,7 @@ from fairlane.adapters.memory_consumer import MemoryConsumer
 from fairlane.adapters.memory_log import MemoryLog, MemoryPublisher, MemoryReader
 from fairlane.clock import SystemClock
 from fairlane.errors import Retry
-from fairlane.ports import Position, Restored, TopicPartition
+from fairlane.ports import Position, Record, Restored, TopicPartition
 from fairlane.streams.engines.loop import LoopEngine
 from fairlane.telemetry import NO_METRICS
 from tests.contract.engine_behaviour import EngineBehaviour, RememberingStage, at, committed, until, write
@@ -71,6 +71,24 @@ async def world() -> MemoryWorld:
 
 
 class TestLoopEngineInMemory(EngineBehaviour):
+    async def test_nothing_is_delivered_before_a_successor_can_know_that_somebody_was_here(
+        self, world: MemoryWorld
+    ) -> None:
+        topic, stage = await world.topic(1), RememberingStage()
+        await write(world, topic, 3)
+        known: list[bool] = []
+
+        def finishes(record: Record) -> bool:
+            known.append(record.tp in world.memory.group("g").positions)
+            return True
+
+        stage.finishes = finishes
+        world.memory.fail_next("commit", Retry("the coordinator does not answer", after=0.01), times=3)
+        process = await world.process(stage, "g", topic)
+        await committed(world, "g", topic, at(3))
+        assert known == [True] * 3
+        await process.stop()
+
     async def test_polls_that_fail_for_a_while_lose_nothing(self, world: MemoryWorld) -> None:
         topic, stage = await world.topic(1), RememberingStage()
         await write(world, topic, 5)

@@ -2,11 +2,13 @@
 
 The bound is that of the scheduler's paper (Sheng et al., OSDI 2024, https://arxiv.org/abs/2401.00588): between
 two tenants that both wait, service divided by weight differs by at most 2E/min(w), E being the cost of
-the largest request, plus the error of the estimates for what is in flight at either end.
+the largest request, plus the error of the estimates for what is in flight at either end. That error
+counts for the least weight of all: who begins to wait is lifted to what another, lighter one is charged.
 """
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import combinations
@@ -35,7 +37,8 @@ def unfair_shares(facts: Facts, weights: Mapping[str, float], slots: int) -> Ite
     for one, other in combinations(sorted(weights), 2):
         least = min(weights[one], weights[other])
         for gap, at_s, stretch in _gaps(services, one, other, weights, slots):
-            bound = (2 * largest + 2 * slots * max(service.error for service in stretch)) / least
+            error = max(service.error for service in stretch)
+            bound = 2 * largest / least + 2 * slots * error / min(weights.values())
             if gap > bound:
                 yield (
                     f"{one} and {other} both waited, and their service for their weights differed by {gap:.0f} "
@@ -73,12 +76,17 @@ def _services(facts: Facts) -> list[_Service]:
         if entry.document["kind"] == "dispatched" and "charged_units" in entry.document["attributes"]
     }
     services = []
-    for entry in valid_inbox(facts):
+    # As they were picked: on their way to the log they may overtake each other.
+    for entry in sorted(valid_inbox(facts), key=_picked_ms):
         units = used.get(entry.key, 0.0)
         error = abs(charged.get(entry.made_from, units) - units)
         tenant = entry.document["tenant_id"]
         services.append(_Service(entry.at_s, tenant, lanes[entry.made_from].at_s, units, error))
     return services
+
+
+def _picked_ms(dispatched: Entry) -> int:
+    return int(json.loads(dispatched.headers["fairlane-dispatch"])["dispatched_ms"])
 
 
 def _used(result: Entry) -> float:
