@@ -46,6 +46,18 @@ class EffectWriter:
         """Learn the brokers' time from a record that was read."""
         self._log_time.heard(record.timestamp_ms)
 
+    async def lease(self) -> None:
+        """Wait until no other worker can own what this one has.
+
+        The lease comes back by a heartbeat of the same membership; if it does not, the partitions are
+        revoked, which cancels the caller. It depends on time alone, so there is no event to wait for.
+        """
+        if self._lease_ok():
+            return
+        self._held()
+        while not self._lease_ok():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(LEASE_POLL_S)
+
     async def write(self, effects: Sequence[Outgoing]) -> list[Outgoing]:
         """Return once all effects are in the log, with those that can never be (too large).
 
@@ -73,21 +85,9 @@ class EffectWriter:
                 left = [item for item in effects if item not in refused]
                 await self._send(await self._missing(left, first_ms), refused)
 
-    async def _lease(self) -> None:
-        """Wait until no other worker can own what this one has.
-
-        The lease comes back by a heartbeat of the same membership; if it does not, the partitions are
-        revoked, which cancels the caller. It depends on time alone, so there is no event to wait for.
-        """
-        if self._lease_ok():
-            return
-        self._held()
-        while not self._lease_ok():  # noqa: ASYNC110 - see above
-            await asyncio.sleep(LEASE_POLL_S)
-
     async def _send(self, effects: Sequence[Outgoing], refused: list[Outgoing]) -> None:
         """Send all at once; raises Retry if any was not acknowledged."""
-        await self._lease()
+        await self.lease()
         acks = await asyncio.gather(*(self._publisher.send(item) for item in effects), return_exceptions=True)
         failures = [ack for ack in acks if isinstance(ack, BaseException)]
         for item, ack in zip(effects, acks, strict=True):

@@ -244,6 +244,8 @@ class Worker:
                 await self._writer.write(
                     self._records.abandoned(work, begun.abandoned, number, self._config_version(), self._clock.now_ms())
                 )
+        # What a process finds in its buffers when it was stopped and goes on is another's by then, and called already.
+        await self._writer.lease()
         route = work.job.route
         now_ms = self._clock.now_ms()
         left_ms = work.deadline_ms - now_ms if work.deadline_ms is not None else route.timeout_ms

@@ -96,7 +96,7 @@ METRICS: Mapping[str, MetricSpec] = _table(
              "Records a predecessor may have begun, by what became of them: answered or called_again.",
              "pool", "outcome"),
     _counter("worker_abandoned_total", "Calls given up because the slot group went to another worker.", "pool"),
-    _counter("worker_results_held_total", "Writes that waited because the group lease was not certain."),
+    _counter("worker_results_held_total", "Calls and writes that waited because the group lease was not certain."),
     _counter("worker_full_total", "Times taking records waited for a free place."),
     _counter("worker_usage_estimated_total", "Calls whose provider reported no usage.", "provider", "model"),
     _counter("worker_cost_above_hold_total", "Results billed at their hold because usage exceeded it.",

@@ -238,10 +238,18 @@ async def test_a_partition_that_comes_back_later_is_taken_over_like_any_other(wo
     assert len(world.results()) == 1
 
 
-async def test_without_a_certain_lease_a_result_waits_until_it_is_certain_again(world: World) -> None:
+async def answered_without_lease(world: World) -> None:
+    """A worker whose lease ended while the provider was answering."""
     await world.assign()
-    world.lease = False
+    answer = world.block()
     await world.run(world.dispatch())
+    world.lease = False
+    answer.set()
+    await world.settle()
+
+
+async def test_without_a_certain_lease_a_result_waits_until_it_is_certain_again(world: World) -> None:
+    await answered_without_lease(world)
     assert len(world.provider.calls) == 1
     assert world.results() == []
     assert world.metric("worker_results_held_total") == 1
@@ -252,10 +260,30 @@ async def test_without_a_certain_lease_a_result_waits_until_it_is_certain_again(
 
 
 async def test_a_result_that_waits_for_a_lease_is_dropped_with_its_partition(world: World) -> None:
+    await answered_without_lease(world)
+    await world.worker.revoked(frozenset({INBOX}))
+    world.lease = True
+    await world.worker.drain()
+    assert (world.results(), world.attempts(), world.done) == ([], [], [])
+
+
+async def test_a_worker_that_wakes_up_past_its_lease_calls_nobody(world: World) -> None:
+    await world.assign()
+    world.lease = False
+    await world.run(world.dispatch())
+    assert world.provider.calls == []
+    world.lease = True
+    await world.worker.drain()
+    assert len(world.provider.calls) == 1
+    assert [result.status for result in world.results()] == [Status.SUCCEEDED]
+
+
+async def test_a_call_that_waits_for_a_lease_is_dropped_with_its_partition(world: World) -> None:
     await world.assign()
     world.lease = False
     await world.run(world.dispatch())
     await world.worker.revoked(frozenset({INBOX}))
     world.lease = True
     await world.worker.drain()
-    assert (world.results(), world.attempts(), world.done) == ([], [], [])
+    assert world.provider.calls == []
+    assert world.done == []
