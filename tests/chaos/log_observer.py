@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from fairlane.adapters.kafka_closing import stop_consumer
 from fairlane.errors import Fatal
 from tests.chaos.stack_config import POOLS
 
@@ -100,11 +101,12 @@ class LogObserver:
         try:
             if self._task is not None:
                 # Not cancelled: the client can take a cancellation for the end of its own wait, and go on.
-                async with asyncio.timeout(STOP_S):
-                    await self._task
+                done, _ = await asyncio.wait([self._task], timeout=STOP_S)
+                for task in done:
+                    task.result()
         finally:
             if self._consumer is not None:
-                await self._consumer.stop()
+                await stop_consumer(self._consumer)
 
     def marks(self) -> dict[str, int]:
         """How many records of each topic were read so far."""

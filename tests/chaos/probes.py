@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from fairlane.adapters.kafka_closing import stop_consumer
 from fairlane.errors import Retry
 from fairlane.ports import TenantUsage
 from fairlane.streams.topology import SINKS, STAGES
@@ -20,6 +22,7 @@ from tests.chaos.stack_config import MAIN_POOL
 LAG_EVERY_S = 0.75
 USAGE_EVERY_S = 0.2
 ANSWER_S = 2.0
+STOP_S = 10.0
 
 
 class UsageSample(NamedTuple):
@@ -41,6 +44,7 @@ class Probes:
         """When asked, and records behind the commits of the groups; infinity where there was no answer. What waits in
         the narrow pool is not counted: it is flooded on purpose."""
         self.usage: list[UsageSample] = []
+        self._stopping = asyncio.Event()
         self._clients: tuple[Any, Any] | None = None
         self._topics: dict[str, list[TopicPartition]] = {}
 
@@ -50,17 +54,17 @@ class Probes:
 
     async def stop(self) -> None:
         """Ask no more. Raises what ended a probe before its time."""
-        for task in self._tasks:
-            task.cancel()
-        ended = await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        # Not cancelled: the clients can take a cancellation for the end of a wait of their own, and go on.
+        self._stopping.set()
+        done: set[asyncio.Task[None]] = set()
+        if self._tasks:
+            done, _ = await asyncio.wait(self._tasks, timeout=STOP_S)
         await self._disconnect()
-        for failure in ended:
-            if isinstance(failure, Exception):
-                raise failure
+        for task in done:
+            task.result()
 
     async def _ask_lag(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             began = time.time()
             try:
                 async with asyncio.timeout(ANSWER_S):
@@ -71,7 +75,12 @@ class Probes:
             sinks = behind.get(SINKS.name, math.inf)
             self.lags["sinks"].append((began, sinks))
             self.lags["path"].append((began, sum(behind.values()) - sinks if sinks < math.inf else math.inf))
-            await asyncio.sleep(max(0.0, began + LAG_EVERY_S - time.time()))
+            await self._pause(began + LAG_EVERY_S)
+
+    async def _pause(self, until_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, until_s - time.time())):
+                await self._stopping.wait()
 
     async def _behind(self) -> dict[str, float]:
         if self._clients is None:
@@ -110,19 +119,15 @@ class Probes:
         if clients is None:
             return
         admin, consumer = clients
-        for closing in (admin.close(), consumer.stop()):
-            try:
-                async with asyncio.timeout(ANSWER_S):
-                    await closing
-            except (KafkaError, OSError, TimeoutError):
-                continue
+        closing = [asyncio.create_task(admin.close()), asyncio.create_task(stop_consumer(consumer))]
+        await asyncio.wait(closing, timeout=ANSWER_S)
 
     async def _ask_usage(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             began = time.time()
             try:
                 figures = await self._stack.usage()
             except Retry:
                 figures = {}
             self.usage += [UsageSample(began, time.time(), tenant, usage) for tenant, usage in figures.items()]
-            await asyncio.sleep(max(0.0, began + USAGE_EVERY_S - time.time()))
+            await self._pause(began + USAGE_EVERY_S)
