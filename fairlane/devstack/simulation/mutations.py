@@ -137,7 +137,7 @@ def _no_lease() -> Sequence[Change]:
         return None
 
     return (
-        (effect_writer.EffectWriter, "_lease", at_once),
+        (effect_writer.EffectWriter, "lease", at_once),
         (gate.Gate, "_check_lease", lambda _self: None),
         (pool_scheduler.PoolScheduler, "_may_write", True),
     )
