@@ -72,6 +72,21 @@ async def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path, front
     assert await second.query("SELECT count() FROM t") == (200, "2\n"), "the token is remembered too"
 
 
+async def test_an_insert_whose_rows_were_not_stored_is_never_acknowledged(
+    tmp_path: Path, fronts: list[RunningFront]
+) -> None:
+    front = RunningFront(tmp_path / "data")
+    fronts.append(front)
+    await front.start()
+    await front.query("CREATE TABLE t (n UInt64, CONSTRAINT small CHECK n < 3) ENGINE = MergeTree ORDER BY n")
+    # The engine finds out when it stores the rows, as it does with a full disk.
+    status, text = await front.query("INSERT INTO t SETTINGS max_threads = 1 FORMAT CSV 1\n2\n3\n")
+    assert (status, "VIOLATED_CONSTRAINT" in text) == (500, True)
+    assert await front.query("SELECT count() FROM t") == (200, "0\n")
+    assert (await front.query("INSERT INTO t FORMAT CSV 1\n2\n"))[0] == 200
+    assert await front.query("SELECT count() FROM t") == (200, "2\n")
+
+
 async def test_a_writer_finds_the_front_again_after_a_kill(tmp_path: Path, fronts: list[RunningFront]) -> None:
     front = RunningFront(tmp_path / "data")
     fronts.append(front)

@@ -39,6 +39,21 @@ def test_an_insert_is_split_into_its_head_its_format_and_its_data(
 
 
 @pytest.mark.parametrize(
+    ("head", "target", "settings"),
+    [
+        (b"INSERT INTO t ", b"INSERT INTO t ", b""),
+        (b"INSERT INTO t (a, settings) SETTINGS a = 1 ", b"INSERT INTO t (a, settings) ", b"SETTINGS a = 1 "),
+        (b"INSERT INTO settings settings a = 1 ", b"INSERT INTO settings ", b"settings a = 1 "),
+        (b"INSERT INTO d.settings ", b"INSERT INTO d.settings ", b""),
+    ],
+)
+def test_the_settings_of_an_insert_are_found(head: bytes, target: bytes, settings: bytes) -> None:
+    found = inspect(head + b"FORMAT CSV\n1").insert
+    assert found is not None
+    assert (found.head[: found.settings_at], found.head[found.settings_at :]) == (target, settings)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         b"INSERT INTO t SELECT 1 FORMAT CSV",

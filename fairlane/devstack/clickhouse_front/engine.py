@@ -1,21 +1,29 @@
 """Queries on the embedded engine: one short-lived connection each, so that no setting outlives its query.
 
 Measured on chDB 26.9 with two cores: a connection costs 0.1 ms, queries on different connections run in
-parallel, those on one wait for each other. Data given to an INSERT stays in memory: no temporary file.
+parallel, those on one wait for each other.
+
+Data of an INSERT is given to the engine as a file, in memory where the system has such files. Its streaming insert
+costs 0.6 ms less, but calls an insert done whose rows it could not store (full disk, violated constraint); and data
+after the statement must be text.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fairlane.devstack.clickhouse_front.data_file import data_file
 from fairlane.devstack.clickhouse_front.exceptions import QueryFailed, from_engine
 from fairlane.devstack.clickhouse_front.statement import Insert, inspect
 
 DEFAULT_FORMAT = "TabSeparated"
+NAMES = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+"""Of formats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,8 @@ class Engine:
                 )  # fmt: skip
         except RuntimeError as failure:  # all the wheel raises; what happened is only in its text
             raise from_engine(str(failure)) from None
+        except OSError as failure:
+            raise QueryFailed(243, "NOT_ENOUGH_SPACE", f"No room for the data of the insert: {failure}") from None
         finally:
             connection.close()
         names = ("read_rows", "read_bytes", "written_rows", "written_bytes", "result_rows", "result_bytes")
@@ -95,7 +105,7 @@ class Engine:
     def _prepare(self, connection: Any, query: Query, insert: Insert | None) -> None:
         settings = self._defaults | dict(query.settings)
         if insert is not None:
-            # The streaming insert takes no parameters, but the session it runs in does.
+            # The session's, as the settings are: the statement that is made of an insert has none of its own.
             settings |= {f"param_{name}": value for name, value in query.parameters.items()}
         script = f"USE {_identifier(query.database)};" if query.database else ""
         if settings:
@@ -105,15 +115,16 @@ class Engine:
         if script:
             connection.query(script, DEFAULT_FORMAT)
 
-    def _insert(self, connection: Any, insert: Insert, text: bytes) -> tuple[int, ...]:
-        inserter = connection.send_insert(insert.head.decode(errors="replace"), insert.input_format)
-        try:
-            if len(text) > insert.data_at:
-                inserter.append(text[insert.data_at :])
-            written = inserter.finish()
-        finally:
-            inserter.cancel()
-        return (0, 0, written.rows_written, written.bytes_written, 0, 0)
+    @staticmethod
+    def _insert(connection: Any, insert: Insert, text: bytes) -> tuple[int, ...]:
+        if not NAMES.fullmatch(insert.input_format):
+            raise QueryFailed(73, "UNKNOWN_FORMAT", f"Unknown format {insert.input_format}", 404)
+        target, settings = insert.head[: insert.settings_at], insert.head[insert.settings_at :]
+        with data_file(memoryview(text)[insert.data_at :]) as path:
+            source = f" FROM INFILE {_literal(path)} COMPRESSION 'none' "
+            statement = target + source.encode() + settings + b" FORMAT " + insert.input_format.encode()
+            written = connection.query(statement, DEFAULT_FORMAT)
+        return (0, 0, written.rows_written(), written.bytes_written(), 0, 0)
 
 
 def _setting(name: str) -> str:

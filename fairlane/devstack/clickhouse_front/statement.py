@@ -23,11 +23,15 @@ _NO_INLINE_DATA = frozenset({b"SELECT", b"WITH", b"FROM", b"WATCH", b"EXPLAIN"})
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """An INSERT with its data beside it: ``head`` up to the format, ``data_at`` where the data begins."""
+    """An INSERT with its data beside it: ``head`` up to the format, ``data_at`` where the data begins.
+
+    ``settings_at`` is where in the head its settings begin, its end where it has none.
+    """
 
     head: bytes
     input_format: str
     data_at: int
+    settings_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,11 @@ def _insert(text: bytes, tokens: Iterator[_Token]) -> Insert | None:
     depth = 0
     named = False  # the table may be called `format` or `values`
     after_dot = False
+    settings_at: int | None = None
+
+    def found(head: bytes, input_format: str, data_at: int) -> Insert:
+        return Insert(head, input_format, data_at, len(head) if settings_at is None else settings_at)
+
     for token in tokens:
         if token.raw in (b"(", b"["):
             depth += 1
@@ -86,17 +95,19 @@ def _insert(text: bytes, tokens: Iterator[_Token]) -> Insert | None:
             named = token.word not in (b"INTO", b"TABLE", b"FUNCTION")
         elif token.word in _NO_INLINE_DATA:
             return None
+        elif token.word == b"SETTINGS" and settings_at is None:
+            settings_at = token.start
         elif token.word == b"VALUES":
-            return Insert(text[: token.start], "Values", token.end)
+            return found(text[: token.start], "Values", token.end)
         elif token.word == b"FORMAT":
             name = next(tokens, None)
             if name is None or name.word is None:
                 return None
             if name.word == b"VALUES":
-                return Insert(text[: token.start], "Values", name.end)
+                return found(text[: token.start], "Values", name.end)
             gap = _AFTER_FORMAT.match(text, name.end)
             assert gap is not None  # the pattern matches the empty string
-            return Insert(text[: token.start], name.raw.decode("ascii", "replace"), gap.end())
+            return found(text[: token.start], name.raw.decode("ascii", "replace"), gap.end())
         after_dot = token.raw == b"."
     return None
 
