@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -59,7 +60,8 @@ class BenchStack:
         order = {
             "kafka": self.settings.kafka_bootstrap,
             "topic_prefix": self.settings.topic_prefix,
-            "run": f"{case.name}-{uuid.uuid4().hex[:6]}",
+            # Request ids begin with it, and have no spaces.
+            "run": f"{re.sub(r'[^a-z0-9]+', '-', case.name.lower())}-{uuid.uuid4().hex[:6]}",
             "case": asdict(case),
         }
         order_file.write_text(json.dumps(order))
@@ -69,6 +71,8 @@ class BenchStack:
             if code != 0 or not out_file.exists():
                 raise Fatal(f"the load generator ended with exit code {code}{tail(load.log)}")
         measured: dict[str, Any] = json.loads(out_file.read_text())
+        if not measured["answered"]:
+            raise Fatal(f"{case.name}: none of {measured['requests']} requests was answered; see {self.state_dir}/logs")
         measured["run"] = order["run"]
         return measured
 
