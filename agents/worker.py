@@ -239,11 +239,10 @@ class Worker:
         work, number = Work.of(record), 1
         if begun is not None:
             number = begun.following
-            if begun.abandoned is not None:
-                # Before the call: should this process die as well, its successor can go on counting.
-                await self._writer.write(
-                    self._records.abandoned(work, begun.abandoned, number, self._config_version(), self._clock.now_ms())
-                )
+            # Before the call: should this process die as well, its successor can go on counting.
+            await self._writer.write(
+                self._records.called_again(work, begun.abandoned, number, self._config_version(), self._clock.now_ms())
+            )
         # What a process finds in its buffers when it was stopped and goes on is another's by then, and called already.
         await self._writer.lease()
         route = work.job.route

@@ -126,34 +126,38 @@ class WorkerRecords:
         )
         return self._public.attempt(attempt, work.source, traceparent=work.traceparent)
 
-    def abandoned(self, work: Work, number: int, following: int, config_version: str, now_ms: int) -> list[Outgoing]:
-        """The record of a call that a predecessor may have made, and the decision to call again."""
+    def called_again(
+        self, work: Work, abandoned: int | None, number: int, config_version: str, now_ms: int
+    ) -> list[Outgoing]:
+        """The decision to make call ``number`` for a job that a predecessor had, after the record of its call
+        ``abandoned``, which nobody told about.
+        """
         now = timestamp_from_ms(now_ms)
-        attempt = Attempt(
-            **self._attempt_fields(work, number),
-            status=AttemptStatus.ABANDONED,
-            started_at=timestamp_from_ms(work.dispatched_ms),
-            completed_at=timestamp_from_ms(max(now_ms, work.dispatched_ms)),
-        )
+        attributes, records = {"next_attempt": str(number)}, []
+        message = f"the worker before had this request; its attempt {number - 1} ended without a result"
+        if abandoned is not None:
+            attributes["abandoned_attempt"] = str(abandoned)
+            message = f"the worker before had this request; whether attempt {abandoned} reached the provider is unknown"
+            attempt = Attempt(
+                **self._attempt_fields(work, abandoned),
+                status=AttemptStatus.ABANDONED,
+                started_at=timestamp_from_ms(work.dispatched_ms),
+                completed_at=timestamp_from_ms(max(now_ms, work.dispatched_ms)),
+            )
+            records.append(self._public.attempt(attempt, work.source, traceparent=work.traceparent))
         decision = Decision(
-            decision_id=f"{decision_id(work.source, DecisionKind.REDELIVERED.value)}/{following}",
+            decision_id=f"{decision_id(work.source, DecisionKind.REDELIVERED.value)}/{number}",
             event_time=now,
             stage=STAGE,
             kind=DecisionKind.REDELIVERED,
             tenant_id=work.job.tenant_id,
             request_id=work.job.request_id,
-            reason=Reason(
-                code="worker_taken_over",
-                message=f"the worker before had this request; whether attempt {number} reached the provider is unknown",
-            ),
-            attributes={"abandoned_attempt": str(number), "next_attempt": str(following)},
+            reason=Reason(code="worker_taken_over", message=message),
+            attributes=attributes,
             config_version=config_version,
             trace_id=work.ticket.trace_id,
         )
-        return [
-            self._public.attempt(attempt, work.source, traceparent=work.traceparent),
-            self._public.decision(decision, work.source, traceparent=work.traceparent),
-        ]
+        return [*records, self._public.decision(decision, work.source, traceparent=work.traceparent)]
 
     def answered(self, work: Work, outcomes: Sequence[CallOutcome], attempts: int, now_ms: int) -> Outgoing:
         """The result of the last call; earlier ones count in its cost and its time."""

@@ -7,7 +7,8 @@ published as an ``abandoned`` attempt, so that calls made and calls accounted fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from fairlane.agents.effects import CLOCK_MARGIN_MS, source_of
@@ -16,6 +17,7 @@ from fairlane.agents.topic_names import TopicNames
 from fairlane.ports import LogReader, Record, Restored, TopicPartition
 from fairlane.schemas.attempt import Attempt, AttemptStatus
 from fairlane.schemas.codec import DecodeError, decode
+from fairlane.schemas.decision import Decision, DecisionKind
 from fairlane.schemas.headers import DISPATCH, SOURCE, header
 from fairlane.schemas.job import Dispatch
 from fairlane.schemas.result import Result
@@ -27,7 +29,7 @@ _log = get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Begun:
     """A record that a predecessor may have begun. ``abandoned`` is the number of the call that it may have
-    made unseen, None where its last call is in the log; ``following`` is the number of the next call.
+    made unseen, None where none was begun after the last one in the log; ``following`` is the number of the next call.
     """
 
     abandoned: int | None
@@ -57,6 +59,7 @@ async def inherit(
     since_ms = min(record.timestamp_ms for record in left.values()) - CLOCK_MARGIN_MS
     answered = dict(await _effects(reader, names.results, since_ms, left))
     attempts = _last_attempts(await _effects(reader, names.attempts, since_ms, left))
+    announced = await _announced(reader, names.decisions, since_ms, attempts.keys() - answered.keys())
     worked_on = {left[source].tp for source in answered.keys() | attempts.keys()}
     for source, record in left.items():
         inheritance, note = inherited[record.tp], restored[record.tp].note
@@ -64,7 +67,7 @@ async def inherit(
             inheritance.answered[record.offset] = _untold(answered[source], attempts.get(source))
         # Nobody worked on a partition that has neither a note nor an effect: nothing was begun there.
         elif note or record.tp in worked_on:
-            inheritance.begun[record.offset] = _begun(attempts.get(source))
+            inheritance.begun[record.offset] = _begun(attempts.get(source), announced.get(source, 0))
     _log.info("worker_takeover", partitions=len(restored), records=len(left), count=len(answered))
     return inherited
 
@@ -97,9 +100,7 @@ async def _unfinished(
     return left
 
 
-async def _effects(
-    reader: LogReader, topic: str, since_ms: int, wanted: Mapping[bytes, Record]
-) -> list[tuple[bytes, bytes]]:
+async def _effects(reader: LogReader, topic: str, since_ms: int, wanted: Container[bytes]) -> list[tuple[bytes, bytes]]:
     """Source and value of every record of the topic that was made from a wanted one."""
     starts, ends = await reader.offsets_at(topic, since_ms), await reader.ends(topic)
     found: list[tuple[bytes, bytes]] = []
@@ -135,12 +136,31 @@ def _untold(value: bytes, last: tuple[int, bool] | None) -> Result | None:
     return result if result.attempts > (last[0] if last is not None else 0) else None
 
 
-def _begun(last: tuple[int, bool] | None) -> Begun:
+async def _announced(reader: LogReader, topic: str, since_ms: int, sources: AbstractSet[bytes]) -> dict[bytes, int]:
+    """For each source the number of the last call that an owner announced before it made it.
+
+    Hardly ever there is anything to read: the sources are those that were called to the end, but have no result.
+    """
+    announced: dict[bytes, int] = {}
+    for source, value in await _effects(reader, topic, since_ms, sources) if sources else ():
+        try:
+            decision = decode(Decision, value)
+        except DecodeError as failure:
+            _log.warning("decision_unreadable", error=str(failure))
+            continue
+        number = decision.attributes.get("next_attempt", "")
+        if decision.kind is DecisionKind.REDELIVERED and number.isdecimal():
+            announced[source] = max(announced.get(source, 0), int(number))
+    return announced
+
+
+def _begun(last: tuple[int, bool] | None, announced: int) -> Begun:
     if last is None:
         return Begun(abandoned=1, following=2)
     number, abandoned = last
     # After publishing an abandoned attempt its owner made the next call, of which nothing is known.
-    return Begun(abandoned=number + 1, following=number + 2) if abandoned else Begun(None, number + 1)
+    begun = number + 1 if abandoned else announced
+    return Begun(begun, begun + 1) if begun > number else Begun(None, number + 1)
 
 
 def dispatch_of(record: Record) -> Dispatch | None:

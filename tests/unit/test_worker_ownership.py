@@ -115,6 +115,27 @@ async def test_an_attempt_in_the_log_without_a_result_is_not_told_again(world: W
     assert world.results()[0].attempts == 2
 
 
+async def test_a_call_begun_after_an_attempt_without_a_result_is_told_by_the_next_owner(world: World) -> None:
+    await world.assign()
+    record = world.dispatch()
+    world.publisher.refuse = lambda outgoing: Fatal("fenced") if outgoing.topic == NAMES.results else None
+    await world.run(record)
+    world.publisher.refuse = lambda _: None
+    world.worker = world.new_worker()
+    for _ in range(2):
+        await world.assign(note="5")
+        await crash_in_call(world, record)
+    await world.assign(note="5")
+    await world.run(record)
+    assert told(world.attempts()) == [
+        (1, AttemptStatus.SUCCEEDED),
+        (2, AttemptStatus.ABANDONED),
+        (3, AttemptStatus.ABANDONED),
+        (4, AttemptStatus.SUCCEEDED),
+    ]
+    assert len(world.provider.calls) == 4
+
+
 async def test_a_crash_before_the_first_commit_is_seen_by_what_was_written(world: World) -> None:
     await world.assign()
     first, second = world.dispatch("r-1"), world.dispatch("r-2")
