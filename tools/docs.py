@@ -6,16 +6,19 @@ A generated part stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
+from fairlane.devstack.simulation.mutations import MUTATIONS
 from fairlane.metrics import METRICS
 from fairlane.settings import ENV_PREFIX, Settings
 from fairlane.streams.render import mermaid
 
 ROOT = Path(__file__).parent.parent
+CHAOS = ROOT / "benchmarks" / "results" / "chaos.csv"
 
 
 def topology_picture() -> str:
@@ -41,9 +44,45 @@ def metrics_table() -> str:
     return "\n".join(["| metric | kind | labels | meaning |", "|---|---|---|---|", *rows])
 
 
+def mutations_table() -> str:
+    """Every known bug that can be switched on, and the test that finds it beside the simulation."""
+    rows = [f"| {each.name} | {_cell(each.what)} | `{each.also}` |" for each in MUTATIONS]
+    return "\n".join(["| bug | what it does | also found by |", "|---|---|---|", *rows])
+
+
+def chaos_table() -> str:
+    """What the last whole run of ``make chaos`` counted."""
+    if not CHAOS.exists():
+        return "Not run yet: `make chaos`, then `make docs`."
+    with CHAOS.open(encoding="utf-8", newline="") as file:
+        lines = file.readlines()
+    origin = dict(line[2:].rstrip("\n").split(": ", 1) for line in lines if line.startswith("# "))
+    columns = {
+        "fault": "fault",
+        "what": "what",
+        "requests": "requests",
+        "lost": "lost",
+        "duplicates": "duplicates",
+        "over_budget": "over budget",
+        "missing_rows": "rows missing",
+        "extra_rows": "rows too many",
+        "calls_per_request": "calls a request",
+        "recovery_s": "recovery, s",
+        "verdict": "",
+    }
+    rows = [
+        "| " + " | ".join(_cell(row[name]) for name in columns) + " |"
+        for row in csv.DictReader(line for line in lines if not line.startswith("#"))
+    ]
+    head = "| " + " | ".join(columns.values()) + " |"
+    told = f"Commit {origin['commit']}, {origin['made']}, {origin['machine']}."
+    return "\n".join([told, "", head, "|---" * len(columns) + "|", *rows])
+
+
 PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "README.md": {"topology": topology_picture},
     "docs/operations.md": {"settings": settings_table, "metrics": metrics_table},
+    "docs/design/testing.md": {"mutations": mutations_table, "chaos": chaos_table},
 }
 
 
