@@ -8,11 +8,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from types import FrameType
 
 import click
 
 from benchmarks.chain import measure_chain
+from benchmarks.command_line import run_command
 from benchmarks.gate import measure_gate
 from benchmarks.measures import Measures, bars
 from benchmarks.own_stack import bench_settings, own_stack, running_stack
@@ -20,7 +20,6 @@ from benchmarks.report import print_bars, provenance, write_results
 from benchmarks.routing import measure_routing
 from benchmarks.sink import measure_sink
 from benchmarks.startup import measure_startup
-from fairlane.errors import FairlaneError
 from fairlane.logs import configure_logging
 
 PARTS = ("routing", "gate", "startup", "chain", "sink")
@@ -78,25 +77,5 @@ def _chain(measures: Measures, say: Callable[[str], None], *, quick: bool, engin
         asyncio.run(run())
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def main() -> int:
-    """Run the command; a signal or an expected failure ends it in one line, and nothing is left running."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        return int(command.main(prog_name="bench", standalone_mode=False) or 0)
-    except click.ClickException as failure:
-        failure.show()
-        return failure.exit_code
-    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
-        click.echo("interrupted", err=True)
-        return 130
-    except FairlaneError as failure:
-        click.echo(f"bench: {failure}", err=True)
-        return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(command))

@@ -13,11 +13,12 @@ from pathlib import Path
 import click
 
 from benchmarks.cases import Case
+from benchmarks.command_line import run_command
 from benchmarks.cpu import spent, used
 from benchmarks.own_stack import BenchStack, bench_settings, own_stack, running_stack
 from benchmarks.report import RESULTS, provenance, write_page
 from benchmarks.stacks import Stacks, flame_graph, read_folded
-from fairlane.errors import FairlaneError, Fatal
+from fairlane.errors import Fatal
 from fairlane.logs import configure_logging
 
 STAGES = ("gate", "dispatcher", "worker", "settle", "sinks", "simulator")
@@ -126,20 +127,5 @@ def _write(found: Mapping[str, tuple[Stacks, float]], origin: list[tuple[str, st
         click.echo(f"written: {path}")
 
 
-def main() -> int:
-    """Run the command; see :mod:`benchmarks.__main__`."""
-    try:
-        return int(command.main(prog_name="profile", standalone_mode=False) or 0)
-    except click.ClickException as failure:
-        failure.show()
-        return failure.exit_code
-    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
-        click.echo("interrupted", err=True)
-        return 130
-    except FairlaneError as failure:
-        click.echo(f"profile: {failure}", err=True)
-        return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(command))

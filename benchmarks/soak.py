@@ -16,13 +16,14 @@ import click
 
 from benchmarks.cases import Case
 from benchmarks.chain import rows_follow
+from benchmarks.command_line import run_command
 from benchmarks.drawing import Panel, draw
 from benchmarks.own_stack import BenchStack, bench_settings, own_stack, running_stack
 from benchmarks.report import RESULTS, provenance
 from benchmarks.soak_samples import Sampler
 from benchmarks.soak_verdict import Custody, Growth, Sample, growths
 from fairlane.adapters.kafka_reader import KafkaReader
-from fairlane.errors import FairlaneError, Fatal, Retry
+from fairlane.errors import Fatal, Retry
 from fairlane.logs import configure_logging
 from fairlane.sinks.connection import ClickHouseConnection
 
@@ -211,20 +212,5 @@ def _judge(found: Sequence[Growth], custody: Custody, load: dict[str, Any], orig
     return 1 if failures else 0
 
 
-def main() -> int:
-    """Run the command; see :mod:`benchmarks.__main__`."""
-    try:
-        return int(command.main(prog_name="soak", standalone_mode=False) or 0)
-    except click.ClickException as failure:
-        failure.show()
-        return failure.exit_code
-    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
-        click.echo("interrupted", err=True)
-        return 130
-    except FairlaneError as failure:
-        click.echo(f"soak: {failure}", err=True)
-        return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(command))

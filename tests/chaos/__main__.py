@@ -9,12 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
 import click
 
+from benchmarks.command_line import run_command
 from benchmarks.report import RESULTS, provenance
-from fairlane.errors import FairlaneError
 from fairlane.logs import configure_logging
 from tests.chaos import disk
 from tests.chaos.catalogue import FAULTS, SHORT
@@ -94,25 +93,5 @@ async def _torment(state_dir: Path, faults: Sequence[Fault], outcomes: list[Outc
                 await experiment.stop()
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def main() -> int:
-    """Run the command; a signal or an expected failure ends it in one line, and nothing is left running."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        return int(command.main(prog_name="chaos", standalone_mode=False) or 0)
-    except click.ClickException as failure:
-        failure.show()
-        return failure.exit_code
-    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
-        click.echo("interrupted", err=True)
-        return 130
-    except FairlaneError as failure:
-        click.echo(f"chaos: {failure}", err=True)
-        return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(command))
