@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 
 def test_a_short_demo_on_given_services_passes_its_checks_and_leaves_a_report(
@@ -40,8 +41,9 @@ def test_a_short_demo_on_given_services_passes_its_checks_and_leaves_a_report(
     assert "waiting for the last answers" in done.stderr
 
 
+@pytest.mark.parametrize("interruptions", [1, 2])
 def test_an_interrupted_demo_stops_everything_it_started(
-    kafka_bootstrap: str, redis_url: str, clickhouse_url: str, tmp_path: Path
+    kafka_bootstrap: str, redis_url: str, clickhouse_url: str, tmp_path: Path, interruptions: int
 ) -> None:
     environment = {
         **os.environ,
@@ -59,8 +61,13 @@ def test_an_interrupted_demo_stops_everything_it_started(
         state = json.loads((tmp_path / "demo" / "state.json").read_text())
         started = [psutil.Process(row["identity"]["pid"]) for row in state["processes"]]
         demo.send_signal(signal.SIGINT)
-        told = demo.stderr.read()
+        told = next(line for line in demo.stderr if "finish or hand back what is in flight" in line)
+        if interruptions == 2:
+            demo.send_signal(signal.SIGINT)
+        told += demo.stderr.read()
 
     assert demo.returncode == 130, told
     assert len(started) >= 7
+    if interruptions == 1:
+        assert "gate-1: stopped" in told
     assert [process.pid for process in started if process.is_running()] == []
