@@ -88,20 +88,29 @@ class EffectWriter:
     async def _send(self, effects: Sequence[Outgoing], refused: list[Outgoing]) -> None:
         """Send all at once; raises Retry if any was not acknowledged."""
         await self.lease()
-        acks = await asyncio.gather(*(self._publisher.send(item) for item in effects), return_exceptions=True)
-        failures = [ack for ack in acks if isinstance(ack, BaseException)]
-        for item, ack in zip(effects, acks, strict=True):
-            if isinstance(ack, Poison):
-                _log.error("effect_refused", topic=item.topic, error=str(ack))
-                refused.append(item)
-        for failure in failures:
-            if isinstance(failure, asyncio.CancelledError):
-                raise Fatal("the publisher stopped while a write was on its way")
-            if not isinstance(failure, (Retry, Poison)):
-                raise failure
-        for failure in failures:
-            if isinstance(failure, Retry):
-                raise failure
+        acks = [self._publisher.send(item) for item in effects]
+        failures: list[Exception] = []
+        try:
+            # One after the other, for all are under way: gather costs more than everything else here.
+            for item, ack in zip(effects, acks, strict=True):
+                try:
+                    await ack
+                except Poison as failure:
+                    _log.error("effect_refused", topic=item.topic, error=str(failure))
+                    refused.append(item)
+                except Exception as failure:  # noqa: BLE001 - answered below, when it is known what became of all
+                    failures.append(failure)
+        except asyncio.CancelledError:
+            for ack in acks:
+                ack.cancel()
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise Fatal("the publisher stopped while a write was on its way") from None
+        # Whatever is no Retry ends the process, so it goes first.
+        failures.sort(key=lambda failed: isinstance(failed, Retry))
+        if failures:
+            raise failures[0]
 
     async def _missing(self, effects: Sequence[Outgoing], since_ms: int) -> list[Outgoing]:
         """Those that do not stand in the log. An effect is known by its topic, its source and its event id."""
