@@ -46,6 +46,7 @@ _ITEMS_MAX = 100
 _FRAMES_MAX = 20
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _LIBRARIES = ("aiokafka", "faust", "mode", "aiohttp", "asyncio", "redis", "urllib3", "clickhouse_connect", "stamina")
+_DEBUG_LOGGERS = tuple(structlog.make_filtering_bound_logger(level) for level in (logging.NOTSET, logging.DEBUG))
 _TELLING = (FairlaneError, OSError, TypeError, AttributeError, NameError, ImportError, NotImplementedError)
 _TELLING_MODULES = ("aiokafka.", "redis.", "aiohttp.", "asyncio.")
 
@@ -53,6 +54,13 @@ _TELLING_MODULES = ("aiokafka.", "redis.", "aiohttp.", "asyncio.")
 def get_logger(name: str) -> Logger:
     """A logger by the name of its module. Nothing happens before the first message."""
     return cast(Logger, structlog.get_logger(logger_name=name))  # `logger` itself is an argument of structlog's
+
+
+def debug_wanted() -> bool:
+    """Whether messages of level debug are written. Ask before one that is made for every record: structlog binds
+    a logger anew for each message, also for one that its level then drops.
+    """
+    return structlog.get_config()["wrapper_class"] in _DEBUG_LOGGERS
 
 
 def configure_logging(stage: str, process: str, level: str = "info", *, stream: TextIO | None = None) -> None:

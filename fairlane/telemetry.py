@@ -20,7 +20,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from fairlane.logs import Logger, configure_logging, get_logger
+from fairlane.logs import Logger, configure_logging, debug_wanted, get_logger
 from fairlane.metrics import METRICS, MetricSpec
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Metrics",
     "PrometheusMetrics",
     "configure_logging",
+    "debug_wanted",
     "get_logger",
 ]
 

@@ -13,7 +13,7 @@ import structlog
 from pydantic import BaseModel
 
 from fairlane.errors import Retry
-from fairlane.logs import configure_logging, get_logger, told
+from fairlane.logs import configure_logging, debug_wanted, get_logger, told
 
 SECRET = "the patient's name"
 
@@ -74,6 +74,19 @@ def test_an_object_in_an_allowed_field_is_told_by_its_type(lines: Lines) -> None
 def test_messages_below_the_level_are_left_out(lines: Lines) -> None:
     get_logger("x").debug("noise")
     assert lines.all == []
+
+
+@pytest.mark.parametrize(("level", "wanted"), [("debug", True), ("info", False), ("error", False)])
+def test_whether_debug_messages_are_written_can_be_asked_before_one_is_made(level: str, wanted: bool) -> None:
+    out = io.StringIO()
+    configure_logging("gate", "gate-1", level, stream=out)
+    get_logger("x").debug("noise")
+    assert (debug_wanted(), bool(out.getvalue())) == (wanted, wanted)
+
+
+def test_debug_messages_are_written_until_the_log_is_set_up() -> None:
+    structlog.reset_defaults()
+    assert debug_wanted()
 
 
 def test_an_exception_tells_its_class_and_code_lines_but_not_the_input_it_quotes(lines: Lines) -> None:
