@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fairlane.schemas import topics
 
@@ -73,8 +74,14 @@ class TopicNames:
 
     def pool_of(self, topic: str) -> str:
         """The pool of a lanes or inbox topic."""
-        for spec in (topics.LANES, topics.INBOX):
-            stem = self.prefix + spec.name.format(pool="")
-            if topic.startswith(stem):
-                return topic[len(stem) :]
-        raise ValueError(f"{topic} is not a topic of a pool")
+        return _pool_of(self.prefix, topic)
+
+
+@lru_cache
+def _pool_of(prefix: str, topic: str) -> str:
+    """Asked for each record, of few topics."""
+    for spec in (topics.LANES, topics.INBOX):
+        stem = prefix + spec.name.format(pool="")
+        if topic.startswith(stem):
+            return topic[len(stem) :]
+    raise ValueError(f"{topic} is not a topic of a pool")
