@@ -15,7 +15,7 @@ from fairlane.agents.effect_writer import EffectWriter
 from fairlane.agents.inbox_epochs import encode_note
 from fairlane.agents.model_calls import CallOutcome, ModelCalls
 from fairlane.agents.topic_names import TopicNames
-from fairlane.agents.worker_records import Work, WorkerRecords, bill
+from fairlane.agents.worker_records import Bill, Work, WorkerRecords, bill
 from fairlane.agents.worker_takeover import Begun, Inheritance, dispatch_of, inherit
 from fairlane.clock import Clock
 from fairlane.errors import Fatal, Poison
@@ -30,8 +30,9 @@ from fairlane.ports import (
     TopicPartition,
 )
 from fairlane.schemas.errors import ErrorCode, error
+from fairlane.schemas.job import Dispatch
 from fairlane.schemas.result import Result
-from fairlane.telemetry import Metrics, get_logger
+from fairlane.telemetry import Metrics, debug_wanted, get_logger
 
 _log = get_logger(__name__)
 
@@ -197,12 +198,12 @@ class Worker:
             if untold is None:
                 done(record)
             else:
-                self._launch(_Flight(record, done), lambda: self._tell(record, untold))
+                self._launch(_Flight(record, done), lambda: self._tell(Work.of(record, dispatch), untold))
         else:
             begun = owned.begun.pop(record.offset, None)
             if begun is not None:
                 self._metrics.inc("worker_redelivered_total", pool=pool, outcome="called_again")
-            self._launch(_Flight(record, done), lambda: self._serve(record, begun))
+            self._launch(_Flight(record, done), lambda: self._serve(record, dispatch, begun))
 
     def _launch(self, flight: _Flight, story: Story) -> None:
         self._flights[flight.record.tp][flight.record.offset] = flight
@@ -230,13 +231,13 @@ class Worker:
             self._metrics.set("worker_in_flight", self._in_flight)
             self._freed.set()
 
-    async def _tell(self, record: Record, result: Result) -> None:
+    async def _tell(self, work: Work, result: Result) -> None:
         """The result stands in the log, the call behind it does not: its worker died between the two writes."""
-        await self._writer.write([self._records.untold(Work.of(record), result)])
+        await self._writer.write([self._records.untold(work, result)])
 
-    async def _serve(self, record: Record, begun: Begun | None) -> None:
+    async def _serve(self, record: Record, dispatch: Dispatch | None, begun: Begun | None) -> None:
         """Call, then write everything about it. Retries, fallback and the breaker belong between the two."""
-        work, number = Work.of(record), 1
+        work, number = Work.of(record, dispatch), 1
         if begun is not None:
             number = begun.following
             # Before the call: should this process die as well, its successor can go on counting.
@@ -265,19 +266,21 @@ class Worker:
             terminal = self._expired(work, [outcome], number)
         else:
             terminal = [self._records.answered(work, [outcome], number, self._clock.now_ms())]
-        self._check_bill(work, outcome)
-        _log.debug(
-            "call_ended",
-            tenant_id=work.job.tenant_id,
-            request_id=work.job.request_id,
-            trace_id=work.ticket.trace_id,
-            provider=route.provider,
-            model=route.model,
-            attempt=number,
-            status="succeeded" if outcome.failure is None else outcome.failure.code.value,
-            duration_ms=round(outcome.model_ms),
-        )
-        refused = await self._writer.write([self._records.attempt(work, outcome), *terminal])
+        billed = bill(work.job, [outcome.usage])
+        self._check_bill(work, billed)
+        if debug_wanted():
+            _log.debug(
+                "call_ended",
+                tenant_id=work.job.tenant_id,
+                request_id=work.job.request_id,
+                trace_id=work.ticket.trace_id,
+                provider=route.provider,
+                model=route.model,
+                attempt=number,
+                status="succeeded" if outcome.failure is None else outcome.failure.code.value,
+                duration_ms=round(outcome.model_ms),
+            )
+        refused = await self._writer.write([self._records.attempt(work, outcome, billed), *terminal])
         if terminal[0] in refused:
             self._metrics.inc("worker_answers_too_large_total", provider=route.provider, model=route.model)
             detail = error(
@@ -308,10 +311,9 @@ class Worker:
             self._metrics.inc("worker_usage_estimated_total", provider=route.provider, model=route.model)
         return outcome
 
-    def _check_bill(self, work: Work, outcome: CallOutcome) -> None:
+    def _check_bill(self, work: Work, billed: Bill) -> None:
         job = work.job
-        above = bill(job, [outcome.usage]).above_hold
-        if above:
+        if billed.above_hold:
             self._metrics.inc("worker_cost_above_hold_total", provider=job.route.provider, model=job.route.model)
             _log.error(
                 "cost_above_hold",
@@ -320,5 +322,5 @@ class Worker:
                 provider=job.route.provider,
                 model=job.route.model,
                 limit=job.hold_nano_usd,
-                used=job.hold_nano_usd + above,
+                used=job.hold_nano_usd + billed.above_hold,
             )

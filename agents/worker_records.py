@@ -12,7 +12,6 @@ from fairlane.agents.effects import source_of
 from fairlane.agents.model_calls import CallOutcome
 from fairlane.agents.outgoing import PublicRecords, decision_id
 from fairlane.agents.topic_names import TopicNames
-from fairlane.agents.worker_takeover import dispatch_of
 from fairlane.errors import Poison
 from fairlane.policy.pricing import PriceRow, cost
 from fairlane.ports import Outgoing, Record
@@ -24,7 +23,7 @@ from fairlane.schemas.dead_letter import DeadLetter
 from fairlane.schemas.decision import Decision, DecisionKind, Reason
 from fairlane.schemas.errors import ErrorCode, ErrorDetail, error
 from fairlane.schemas.headers import IDENTITY, SLOT, TICKET, TRACEPARENT, header, only, trace_id
-from fairlane.schemas.job import Job, Ticket
+from fairlane.schemas.job import Dispatch, Job, Ticket
 from fairlane.schemas.result import Cost, Result, Route, Status, Timings, Usage
 
 STAGE = "worker"
@@ -42,8 +41,8 @@ class Work:
     traceparent: bytes | None
 
     @classmethod
-    def of(cls, record: Record) -> Work:
-        """Decode; raises Poison for a record that no dispatcher wrote."""
+    def of(cls, record: Record, dispatch: Dispatch | None) -> Work:
+        """Decode; raises Poison for a record that no dispatcher wrote. ``dispatch`` is its header, if readable."""
         raw = header(record.headers, TICKET)
         if record.value is None or raw is None:
             raise Poison("an inbox record without job or ticket")
@@ -51,7 +50,6 @@ class Work:
             job, ticket = decode(Job, record.value), decode(Ticket, raw)
         except DecodeError as failure:
             raise Poison(f"an inbox record that cannot be read: {failure}") from None
-        dispatch = dispatch_of(record)
         dispatched_ms = dispatch.dispatched_ms if dispatch is not None else record.timestamp_ms
         return cls(record, job, ticket, dispatched_ms, source_of(record), _traceparent(record))
 
@@ -90,8 +88,8 @@ class WorkerRecords:
         self._process = process
         self._public = PublicRecords(names, STAGE)
 
-    def attempt(self, work: Work, outcome: CallOutcome) -> Outgoing:
-        """The record of a call that ended."""
+    def attempt(self, work: Work, outcome: CallOutcome, billed: Bill) -> Outgoing:
+        """The record of a call that ended; ``billed`` is what its usage comes to."""
         completion = outcome.completion
         attempt = Attempt(
             **self._attempt_fields(work, outcome.number),
@@ -106,7 +104,7 @@ class WorkerRecords:
             error=outcome.failure,
             usage=outcome.usage,
             usage_estimated=outcome.usage_estimated,
-            cost=Cost(nano_usd=bill(work.job, [outcome.usage]).nano_usd, price_id=work.job.route.price_id),
+            cost=Cost(nano_usd=billed.nano_usd, price_id=work.job.route.price_id),
         )
         return self._public.attempt(attempt, work.source, traceparent=work.traceparent)
 
