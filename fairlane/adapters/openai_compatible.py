@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
+from types import TracebackType
+from typing import Self
 
 import aiohttp
 from multidict import CIMultiDictProxy
@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from yarl import URL
 
 from fairlane.adapters.chat_answer import Malformed
-from fairlane.adapters.chat_provider import CONNECT_TIMEOUT_S, ChatProvider, ConnectionFailed, HttpAnswer, HttpCall
+from fairlane.adapters.chat_provider import CONNECT_TIMEOUT_S, ChatProvider, ConnectionFailed, HttpCall
 from fairlane.clock import Clock
 
 CONNECTIONS_MAX = 1024
@@ -26,18 +26,9 @@ class AiohttpTransport:
         self._connections_max = connections_max
         self._session: aiohttp.ClientSession | None = None
 
-    @asynccontextmanager
-    async def send(self, call: HttpCall) -> AsyncIterator[HttpAnswer]:
+    def send(self, call: HttpCall) -> _Exchange:
         """POST and give the answer; see :class:`~fairlane.adapters.chat_provider.Transport`."""
-        headers = {"Content-Type": "application/json", **call.headers}
-        if call.key is not None:
-            headers["Authorization"] = f"Bearer {call.key}"
-        with _failures():
-            response = await self._opened().post(
-                _completions(call.base_url), data=to_json(call.body), headers=headers, allow_redirects=False
-            )
-        async with response:
-            yield _Answer(response)
+        return _Exchange(self._opened(), call)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -73,9 +64,32 @@ def _completions(base_url: str) -> URL:
         raise ConnectionFailed(_NO_ADDRESS) from None
 
 
-class _Answer:
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
+class _Exchange:
+    """A call and its answer. A class, for there is one a call and a generator costs several times as much."""
+
+    def __init__(self, session: aiohttp.ClientSession, call: HttpCall) -> None:
+        self._session = session
+        self._call = call
+        self._response: aiohttp.ClientResponse
+
+    async def __aenter__(self) -> Self:
+        call = self._call
+        headers = {"Content-Type": "application/json", **call.headers}
+        if call.key is not None:
+            headers["Authorization"] = f"Bearer {call.key}"
+        try:
+            self._response = await self._session.post(
+                _completions(call.base_url), data=to_json(call.body), headers=headers, allow_redirects=False
+            )
+        except (aiohttp.ClientError, OSError) as failure:
+            raise _described(failure) from None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._response.release()
+        await self._response.wait_for_close()
 
     @property
     def status(self) -> int:
@@ -86,20 +100,18 @@ class _Answer:
         return self._response.headers
 
     async def read(self) -> bytes:
-        with _failures():
+        try:
             return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as failure:
+            raise _described(failure) from None
 
 
-@contextmanager
-def _failures() -> Iterator[None]:
-    try:
-        yield
-    except aiohttp.InvalidURL:
-        raise ConnectionFailed(_NO_ADDRESS) from None
-    except aiohttp.ClientResponseError:
-        raise Malformed("the provider's answer is not HTTP") from None
-    except aiohttp.ClientPayloadError:
-        raise ConnectionFailed("the provider's answer ended before it was complete") from None
-    except (aiohttp.ClientError, OSError) as failure:
-        # The class tells refused from unknown host; the text could hold the address with its secrets.
-        raise ConnectionFailed(f"the provider could not be reached ({type(failure).__name__})") from None
+def _described(failure: Exception) -> ConnectionFailed | Malformed:
+    if isinstance(failure, aiohttp.InvalidURL):
+        return ConnectionFailed(_NO_ADDRESS)
+    if isinstance(failure, aiohttp.ClientResponseError):
+        return Malformed("the provider's answer is not HTTP")
+    if isinstance(failure, aiohttp.ClientPayloadError):
+        return ConnectionFailed("the provider's answer ended before it was complete")
+    # The class tells refused from unknown host; the text could hold the address with its secrets.
+    return ConnectionFailed(f"the provider could not be reached ({type(failure).__name__})")
