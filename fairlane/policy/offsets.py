@@ -107,10 +107,10 @@ class CommitTracker:
         if len(self._open) >= self._window:
             return True
         span = self._reached - self.base
-        if span >= SPAN_LIMIT - _HEADROOM:
-            return True
+        if span < _BITMAP_SPAN - _HEADROOM:
+            return False
         runs = len(self._open) + len(self._ahead) + 1
-        return span >= _BITMAP_SPAN - _HEADROOM and _RUN_PAIR_BYTES * runs > _PAYLOAD_BYTES // 2
+        return span >= SPAN_LIMIT - _HEADROOM or _RUN_PAIR_BYTES * runs > _PAYLOAD_BYTES // 2
 
     def position(self, note: str = "") -> tuple[int, str]:
         """The offset to commit and its metadata, at most :data:`METADATA_BYTES` characters.

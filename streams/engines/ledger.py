@@ -9,9 +9,10 @@ from fairlane.ports import Position, Record, Restored, TopicPartition
 
 
 class _Partition:
-    __slots__ = ("committed", "paused", "tracker")
+    __slots__ = ("committed", "paused", "tp", "tracker")
 
-    def __init__(self, restored: Restored, window: int) -> None:
+    def __init__(self, tp: TopicPartition, restored: Restored, window: int) -> None:
+        self.tp = tp
         self.tracker = CommitTracker(restored.offset, restored.finished, window=window)
         self.committed: Position | None = None
         self.paused = False
@@ -29,6 +30,7 @@ class Ledger:
         self._batch = min(batch, window)
         self._on_pause = on_pause
         self._partitions: dict[tuple[str, int], _Partition] = {}
+        self._owned: frozenset[TopicPartition] = frozenset()
         self._unfinished = 0
 
     @property
@@ -39,12 +41,13 @@ class Ledger:
     @property
     def partitions(self) -> frozenset[TopicPartition]:
         """The partitions owned."""
-        return frozenset(TopicPartition(*key) for key in self._partitions)
+        return self._owned
 
     def add(self, partitions: Mapping[TopicPartition, Restored]) -> None:
         """Own these too."""
         for tp, restored in partitions.items():
-            self._partitions[tp] = _Partition(restored, self._window)
+            self._partitions[tp] = _Partition(tp, restored, self._window)
+        self._owned = self._owned.union(partitions)
 
     def drop(self, partitions: Iterable[TopicPartition]) -> None:
         """Own these no longer: what is unfinished of them is another's now."""
@@ -52,6 +55,7 @@ class Ledger:
             dropped = self._partitions.pop(tp, None)
             if dropped is not None:
                 self._unfinished -= dropped.tracker.unfinished
+                self._owned = self._owned.difference((tp,))
 
     def room(self) -> tuple[frozenset[TopicPartition], int]:
         """The partitions to read from, and how many records at most so that none exceeds its window.
@@ -62,16 +66,17 @@ class Ledger:
         least = max(1, self._batch // 2)
         limit = self._batch
         readable = []
-        for key, partition in self._partitions.items():
-            room = self._window - partition.tracker.unfinished
-            if partition.tracker.full or room < least:
+        for partition in self._partitions.values():
+            tracker = partition.tracker
+            room = self._window - tracker.unfinished
+            if room < least or tracker.full:
                 if not partition.paused:
                     partition.paused = True
                     self._on_pause()
                 continue
             partition.paused = False
             limit = min(limit, room)
-            readable.append(TopicPartition(*key))
+            readable.append(partition.tp)
         return frozenset(readable), limit
 
     def take(self, tp: TopicPartition, records: Iterable[Record]) -> list[Record]:
@@ -101,20 +106,19 @@ class Ledger:
 
     def next_offsets(self) -> Mapping[TopicPartition, int]:
         """For each partition the next offset to read."""
-        return {TopicPartition(*key): partition.tracker.reached for key, partition in self._partitions.items()}
+        return {partition.tp: partition.tracker.reached for partition in self._partitions.values()}
 
     def bases(self) -> Mapping[TopicPartition, int]:
         """For each partition the offset below which everything is done."""
-        return {TopicPartition(*key): partition.tracker.base for key, partition in self._partitions.items()}
+        return {partition.tp: partition.tracker.base for partition in self._partitions.values()}
 
     def positions(self, note: Callable[[TopicPartition], str]) -> Mapping[TopicPartition, Position]:
         """What to commit now: the positions that differ from those last committed."""
         positions = {}
-        for key, partition in self._partitions.items():
-            tp = TopicPartition(*key)
-            position = Position(*partition.tracker.position(note(tp)))
+        for partition in self._partitions.values():
+            position = Position(*partition.tracker.position(note(partition.tp)))
             if position != partition.committed:
-                positions[tp] = position
+                positions[partition.tp] = position
         return positions
 
     def committed(self, positions: Mapping[TopicPartition, Position]) -> None:

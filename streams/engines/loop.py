@@ -130,7 +130,10 @@ class LoopEngine:
     async def _step(self, stopping: asyncio.Event) -> None:
         """One turn: finish or begin work, read, commit when it is time."""
         if self._work is not None:
-            await asyncio.wait([self._work], timeout=_FOLLOW_S)
+            # A stage that only takes its records is done in its first turn, and a turn costs less than a wait.
+            await asyncio.sleep(0)
+            if not self._work.done():
+                await asyncio.wait([self._work], timeout=_FOLLOW_S)
             if self._work.done():
                 self._end_work()
         if self._to_announce:
