@@ -76,6 +76,8 @@ _EARLIEST_MS, _LATEST_MS = 946_684_800_000, 253_370_764_799_999
 
 def _instant(value: Any) -> datetime:
     """From RFC 3339 text (or a datetime of our own code) to UTC; far years are refused, so nothing overflows."""
+    if isinstance(value, datetime) and value.tzinfo is UTC and _year_ok(value):
+        return value  # most there are: our own code makes no others
     instant = value
     if isinstance(value, str):
         if not _RFC_3339.fullmatch(value):
