@@ -3,7 +3,7 @@
 ``AIOKafkaProducer.send`` is a coroutine that may wait for room, so calling it for each record costs
 a task each, and order per partition would rest on how tasks are scheduled. This class appends to
 aiokafka's accumulator itself, in the call. It touches internals of aiokafka 0.14.0, which is pinned:
-the accumulator's queues, the batch class and the producer id.
+the accumulator's queues, the batch class, the producer id and the brokers that are busy.
 """
 
 from __future__ import annotations
@@ -190,7 +190,10 @@ class KafkaPublisher:
     def _enqueue(self, batch: PublishBatch) -> None:
         accumulator = self._producer._message_accumulator
         accumulator._batches[batch.tp].append(batch)
-        if not accumulator._waiter_future.done():
+        # The sender has one request under way to a broker and looks for more when that ends. Woken before, it would
+        # go through all that waits, send nothing and begin to wait again.
+        busy = accumulator._cluster.leader_for_partition(batch.tp) in self._producer._sender._in_flight
+        if not busy and not accumulator._waiter_future.done():
             accumulator._waiter_future.set_result(None)
 
     def _refuse(self, entry: Entry, failure: FairlaneError) -> None:
