@@ -261,13 +261,13 @@ class Worker:
             await self._writer.write([self._records.failed(work, detail, [], number - 1, now_ms)])
             return
         outcome = await self._call(work, number, min(route.timeout_ms, left_ms))
+        billed = bill(work.job, [outcome.usage])
+        self._check_bill(work, billed)
         timed_out = outcome.failure is not None and outcome.failure.code is ErrorCode.PROVIDER_TIMEOUT
         if timed_out and left_ms <= route.timeout_ms:
             terminal = self._expired(work, [outcome], number)
         else:
-            terminal = [self._records.answered(work, [outcome], number, self._clock.now_ms())]
-        billed = bill(work.job, [outcome.usage])
-        self._check_bill(work, billed)
+            terminal = [self._records.answered(work, [outcome], number, billed, self._clock.now_ms())]
         if debug_wanted():
             _log.debug(
                 "call_ended",

@@ -61,10 +61,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What a request costs; ``above_hold`` is what its usage would have cost beyond the hold."""
+    """What a request costs; ``above_hold`` is what its usage would have cost beyond the hold, in nano-dollars."""
 
-    nano_usd: int
-    above_hold: int = 0
+    cost: Cost
+    above_hold: int
 
 
 def bill(job: Job, usages: Sequence[Usage]) -> Bill:
@@ -77,7 +77,8 @@ def bill(job: Job, usages: Sequence[Usage]) -> Bill:
     route = job.route
     row = PriceRow(route.price_id, 0, route.input_price, route.cached_input_price, route.output_price)
     exact = sum(cost(row, usage.input_tokens, usage.cached_input_tokens, usage.output_tokens) for usage in usages)
-    return Bill(min(exact, job.hold_nano_usd), max(0, exact - job.hold_nano_usd))
+    billed = min(exact, job.hold_nano_usd)
+    return Bill(Cost(nano_usd=billed, price_id=route.price_id), exact - billed)
 
 
 class WorkerRecords:
@@ -104,7 +105,7 @@ class WorkerRecords:
             error=outcome.failure,
             usage=outcome.usage,
             usage_estimated=outcome.usage_estimated,
-            cost=Cost(nano_usd=billed.nano_usd, price_id=work.job.route.price_id),
+            cost=billed.cost,
         )
         return self._public.attempt(attempt, work.source, traceparent=work.traceparent)
 
@@ -157,19 +158,21 @@ class WorkerRecords:
         )
         return [*records, self._public.decision(decision, work.source, traceparent=work.traceparent)]
 
-    def answered(self, work: Work, outcomes: Sequence[CallOutcome], attempts: int, now_ms: int) -> Outgoing:
-        """The result of the last call; earlier ones count in its cost and its time."""
+    def answered(
+        self, work: Work, outcomes: Sequence[CallOutcome], attempts: int, billed: Bill, now_ms: int
+    ) -> Outgoing:
+        """The result of the last call; earlier ones count in its time and in ``billed``, which is for all."""
         last = outcomes[-1]
         if last.completion is not None:
-            return self._result(work, Status.SUCCEEDED, None, outcomes, attempts, now_ms)
+            return self._result(work, Status.SUCCEEDED, None, outcomes, attempts, billed, now_ms)
         assert last.failure is not None
-        return self._result(work, Status.FAILED, last.failure, outcomes, attempts, now_ms)
+        return self._result(work, Status.FAILED, last.failure, outcomes, attempts, billed, now_ms)
 
     def failed(
         self, work: Work, detail: ErrorDetail, outcomes: Sequence[CallOutcome], attempts: int, now_ms: int
     ) -> Outgoing:
         """A result without an answer; calls that were made are still billed."""
-        return self._result(work, Status.FAILED, detail, outcomes, attempts, now_ms)
+        return self._result(work, Status.FAILED, detail, outcomes, attempts, _billed(work, outcomes), now_ms)
 
     def expired(
         self, work: Work, outcomes: Sequence[CallOutcome], attempts: int, config_version: str, now_ms: int
@@ -190,7 +193,7 @@ class WorkerRecords:
             trace_id=work.ticket.trace_id,
         )
         return [
-            self._result(work, Status.EXPIRED, detail, outcomes, attempts, now_ms),
+            self._result(work, Status.EXPIRED, detail, outcomes, attempts, _billed(work, outcomes), now_ms),
             self._public.decision(decision, work.source, traceparent=work.traceparent),
         ]
 
@@ -239,11 +242,11 @@ class WorkerRecords:
         detail: ErrorDetail | None,
         outcomes: Sequence[CallOutcome],
         attempts: int,
+        billed: Bill,
         now_ms: int,
     ) -> Outgoing:
         job, route = work.job, work.job.route
-        usages = [outcome.usage for outcome in outcomes]
-        usage = _sum(usages)
+        usage = _sum([outcome.usage for outcome in outcomes])
         completion = outcomes[-1].completion if outcomes and status is Status.SUCCEEDED else None
         received_ms, admitted_ms = timestamp_to_ms(job.received_at), timestamp_to_ms(job.admitted_at)
         completed_ms = max(now_ms, received_ms)
@@ -258,7 +261,7 @@ class WorkerRecords:
             response=dict(completion.response) if completion is not None else None,
             error=detail,
             usage=usage,
-            cost=Cost(nano_usd=bill(job, usages).nano_usd, price_id=route.price_id),
+            cost=billed.cost,
             route=Route(pool=route.pool, provider=route.provider, model=route.model, reason=route.reason),
             timings=Timings(
                 received_at=job.received_at,
@@ -311,6 +314,10 @@ class WorkerRecords:
             config_version=config_version,
         )
         return self._public.dead_letter(letter, source_of(record))
+
+
+def _billed(work: Work, outcomes: Sequence[CallOutcome]) -> Bill:
+    return bill(work.job, [outcome.usage for outcome in outcomes])
 
 
 def _sum(usages: Sequence[Usage]) -> Usage:
