@@ -104,13 +104,18 @@ class CommitTracker:
     @property
     def full(self) -> bool:
         """Whether reading should stop: the window is reached or the metadata is near its limit."""
-        if len(self._open) >= self._window:
-            return True
+        return self.room == 0
+
+    @property
+    def room(self) -> int:
+        """How many more records the window takes; 0 once :attr:`full`."""
+        room = max(0, self._window - len(self._open))
         span = self._reached - self.base
         if span < _BITMAP_SPAN - _HEADROOM:
-            return False
+            return room
         runs = len(self._open) + len(self._ahead) + 1
-        return span >= SPAN_LIMIT - _HEADROOM or _RUN_PAIR_BYTES * runs > _PAYLOAD_BYTES // 2
+        full = span >= SPAN_LIMIT - _HEADROOM or _RUN_PAIR_BYTES * runs > _PAYLOAD_BYTES // 2
+        return 0 if full else room
 
     def position(self, note: str = "") -> tuple[int, str]:
         """The offset to commit and its metadata, at most :data:`METADATA_BYTES` characters.

@@ -67,9 +67,8 @@ class Ledger:
         limit = self._batch
         readable = []
         for partition in self._partitions.values():
-            tracker = partition.tracker
-            room = self._window - tracker.unfinished
-            if room < least or tracker.full:
+            room = partition.tracker.room
+            if room < least:
                 if not partition.paused:
                     partition.paused = True
                     self._on_pause()
