@@ -111,7 +111,7 @@ _LATELY = 1024
 def format_timestamp(value: datetime) -> str:
     """RFC 3339 in UTC with milliseconds, for example ``2026-11-20T18:00:30.000Z``."""
     in_utc = value if value.tzinfo is UTC else value.astimezone(UTC)
-    return in_utc.isoformat(timespec="milliseconds")[:-6] + "Z"
+    return in_utc.isoformat("T", "milliseconds")[:-6] + "Z"
 
 
 @lru_cache(_LATELY)
@@ -121,7 +121,7 @@ def timestamp_from_ms(milliseconds: int) -> datetime:
     A producer may stamp a record with any time, even one no contract allows; such a time becomes the
     nearest one that is allowed (the start of 2000, the end of 9998), so that records about it can be written.
     """
-    return _EPOCH + timedelta(milliseconds=min(max(milliseconds, _EARLIEST_MS), _LATEST_MS))
+    return _EPOCH + min(max(milliseconds, _EARLIEST_MS), _LATEST_MS) * _MILLISECOND
 
 
 def timestamp_to_ms(value: datetime) -> int:
