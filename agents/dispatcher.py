@@ -8,13 +8,14 @@ slot is free.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
 from fairlane.agents.command_intake import KEPT_MS, CommandIntake
 from fairlane.agents.config_view import ConfigView
+from fairlane.agents.dispatch_marks import DispatchMarks
 from fairlane.agents.on_its_way import OnItsWay
 from fairlane.agents.outgoing import PublicRecords
+from fairlane.agents.pause import Pause
 from fairlane.agents.pool_scheduler import STAGE, PoolScheduler
 from fairlane.agents.pool_takeover import Inherited, take_over
 from fairlane.agents.topic_names import TopicNames
@@ -41,7 +42,8 @@ TICK_S = 0.05
 SNAPSHOT_S = 1.0
 PARTITIONS_S = 10.0
 """How often a followed topic is asked whether it has more partitions."""
-MARKS_MAX = 20_000
+GATHER_S = 0.02
+"""How long results may gather while nobody waits for the slots they free: a fetch costs the CPU of some twenty."""
 
 
 class Dispatcher:
@@ -66,7 +68,6 @@ class Dispatcher:
         self._names = names
         self._publisher = publisher
         self._reader = reader
-        self._store = store
         self._config = config
         self._clock = clock
         self._metrics = metrics
@@ -86,15 +87,15 @@ class Dispatcher:
             config_version=lambda: config().version,
             kept_ms=cancels_kept_ms,
         )
-        self._marks: deque[tuple[str, str]] = deque(maxlen=MARKS_MAX)
-        self._marked = asyncio.Event()
+        self._marks = DispatchMarks(store, config)
+        self._gathering = Pause()
         self._tasks: list[asyncio.Task[None]] = []
 
     def configured(self, view: ConfigView) -> None:
         """Take a change of pools and weights at once."""
         for scheduler in self._pools.values():
             scheduler.apply(view)
-            scheduler.pump()
+            self._pump(scheduler)
 
     async def assigned(self, partitions: Mapping[TopicPartition, Restored]) -> None:
         """Take over every pool whose lanes are among these partitions."""
@@ -115,7 +116,7 @@ class Dispatcher:
             scheduler.offer(record, done)
             self._commands.arrived(record.key, scheduler)
         for scheduler in touched.values():
-            scheduler.pump()
+            self._pump(scheduler)
 
     async def poisoned(self, record: Record, failure: Exception) -> None:
         """A lane record that no gate wrote, or that the code fails on: log it, go on."""
@@ -142,7 +143,7 @@ class Dispatcher:
         for scheduler in self._pools.values():
             await scheduler.settled()
             await self._snapshot(scheduler)
-        await self._flush_marks()
+        await self._marks.flush()
         await self._publisher.flush()
 
     def note(self, partition: TopicPartition) -> str:
@@ -167,7 +168,7 @@ class Dispatcher:
             metrics=self._metrics,
             on_its_way=self._on_its_way,
             lease_ok=self._lease_ok,
-            dispatched=self._mark,
+            dispatched=self._marks.add,
             fail=self._fail,
         )
         scheduler.apply(self._config())
@@ -208,10 +209,10 @@ class Dispatcher:
         results, commands = self._names.results, self._names.commands
         starts = {topic: dict(await self._reader.ends(topic)) for topic in (results, commands)}
         for name, work in (
-            ("results", self._follow(results, starts[results], self._on_result)),
+            ("results", self._follow(results, starts[results], self._on_result, GATHER_S)),
             ("commands", self._follow(commands, starts[commands], self._on_command)),
             ("ticks", self._tick()),
-            ("marks", self._keep_marks()),
+            ("marks", self._marks.run()),
         ):
             task = asyncio.create_task(work, name=f"dispatcher-{name}")
             task.add_done_callback(self._task_ended)
@@ -230,7 +231,19 @@ class Dispatcher:
         failure = asyncio.CancelledError() if task.cancelled() else task.exception()
         self._fail(Fatal(f"{task.get_name()} ended: {type(failure).__name__}: {failure}"))
 
-    async def _follow(self, topic: str, starts: Mapping[int, int], take: Callable[[Record], Awaitable[None]]) -> None:
+    def _pump(self, scheduler: PoolScheduler) -> None:
+        scheduler.pump()
+        if scheduler.waits:
+            # A result that frees a slot may be in the log already.
+            self._gathering.end()
+
+    async def _follow(
+        self,
+        topic: str,
+        starts: Mapping[int, int],
+        take: Callable[[Record], Awaitable[None]],
+        gather_s: float = 0.0,
+    ) -> None:
         position = dict(starts)
         while True:
             batches = self._reader.read(topic, position)
@@ -241,7 +254,9 @@ class Dispatcher:
                         await take(record)
                         position[record.partition] = record.offset + 1
                     for scheduler in self._pools.values() if batch else ():
-                        scheduler.pump()
+                        self._pump(scheduler)
+                    if batch and gather_s and not any(scheduler.waits for scheduler in self._pools.values()):
+                        await self._gathering.at_most(gather_s)
                     if self._clock.monotonic() - counted_at >= PARTITIONS_S:
                         counted_at = self._clock.monotonic()
                         now = await self._reader.starts(topic)
@@ -282,7 +297,7 @@ class Dispatcher:
             await asyncio.sleep(TICK_S)
             for scheduler in self._pools.values():
                 scheduler.expire()
-                scheduler.pump()
+                self._pump(scheduler)
             if self._clock.monotonic() >= snapshot_at:
                 snapshot_at = self._clock.monotonic() + SNAPSHOT_S
                 self._commands.forget()
@@ -298,30 +313,3 @@ class Dispatcher:
         except (Retry, Poison) as failure:
             # The next snapshot replaces it; without any a new owner starts fair and even.
             _log.warning("snapshot_lost", pool=scheduler.pool, error=str(failure))
-
-    def _mark(self, tenant_id: str, request_id: str) -> None:
-        self._marks.append((tenant_id, request_id))
-        self._marked.set()
-
-    async def _keep_marks(self) -> None:
-        """Tell the store what left its lane. While it is away the marks wait; the oldest are dropped at
-        the bound, and settling such a request frees its place instead.
-        """
-        while True:
-            await self._marked.wait()
-            self._marked.clear()
-            try:
-                await self._flush_marks()
-            except Retry as failure:
-                _log.warning("marks_delayed", waiting=len(self._marks), error=str(failure))
-                await asyncio.sleep(failure.after)
-                self._marked.set()
-
-    async def _flush_marks(self) -> None:
-        while self._marks:
-            batch = [self._marks.popleft() for _ in range(min(500, len(self._marks)))]
-            try:
-                await self._store.dispatched(batch)
-            except Retry:
-                self._marks.extendleft(reversed(batch))
-                raise

@@ -113,6 +113,11 @@ class PoolScheduler:
         self._version = view.version
 
     @property
+    def waits(self) -> bool:
+        """Whether any request waits, for a slot or for what was written before."""
+        return len(self._queue) > 0
+
+    @property
     def _may_write(self) -> bool:
         """Whether nobody else can own the pool; what another owner dispatched must not be ended here."""
         return not self._suspended and not self._lost and self._lease_ok()

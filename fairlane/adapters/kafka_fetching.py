@@ -31,3 +31,31 @@ def include_taken_partitions(consumer: Any) -> None:
         return plan(assignment)
 
     fetcher._get_actions_per_node = plan_fetches
+
+
+class FetchGate:
+    """Lets a started ``AIOKafkaConsumer`` begin a fetch only while somebody asks for records.
+
+    aiokafka begins the next fetch as soon as the records of one are taken. Who takes them and then lets more
+    gather would have a fetch answered for each of them all the same.
+    """
+
+    def __init__(self, consumer: Any) -> None:
+        self._fetcher = consumer._fetcher
+        self._open = True
+        plan = self._fetcher._get_actions_per_node
+
+        def plan_fetches(assignment: Any) -> Any:
+            fetches, *others = plan(assignment)
+            return (fetches if self._open else [], *others)
+
+        self._fetcher._get_actions_per_node = plan_fetches
+
+    def open(self) -> None:
+        """Begin what is due."""
+        self._open = True
+        self._fetcher._notify(self._fetcher._wait_consume_future)
+
+    def close(self) -> None:
+        """Begin nothing; what is under way ends."""
+        self._open = False

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
 from fairlane.adapters.kafka_closing import stop_consumer
+from fairlane.adapters.kafka_fetching import FetchGate
 from fairlane.adapters.kafka_foreign_records import record_of, tolerate_foreign_records
 from fairlane.errors import Fatal, Retry
 from fairlane.ports import Position, Record
@@ -110,7 +111,9 @@ class KafkaReader:
                 for tp in left:
                     consumer.seek(tp, starts[tp.partition])
             answered = _LastAnswer(consumer, list(left))
+            gate = FetchGate(consumer)
             while left:
+                gate.open()
                 with self._described(topic):
                     fetched = await consumer.getmany(*left, timeout_ms=IDLE_MS, max_records=BATCH_RECORDS)
                 found = [
@@ -119,6 +122,9 @@ class KafkaReader:
                     for message in messages
                     if (end := left[tp]) is None or message.offset < end
                 ]
+                if ends is None:
+                    # A follower may let more gather. A range is fetched ahead of its reader.
+                    gate.close()
                 if found or ends is None:
                     yield found
                 for tp, end in list(left.items()):

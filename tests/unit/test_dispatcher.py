@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -305,24 +305,6 @@ async def test_counters_survive_a_takeover(world: World) -> None:
         state = world.values(NAMES.scheduler_state)[-1]
         assert state["pool"] == "sim"
         assert state["counters"] or state["floor"] > 0
-
-
-async def test_undispatched_requests_are_counted_down_in_the_store(world: World) -> None:
-    class Recording(MemoryAdmissionStore):
-        def __init__(self) -> None:
-            super().__init__()
-            self.marked: list[tuple[str, str]] = []
-
-        async def dispatched(self, requests: Sequence[tuple[str, str]]) -> None:
-            self.marked += requests
-
-    store = Recording()
-    async with dispatching(world, config(slots=2), store) as feed:
-        for number in range(3):
-            world.log.append(job(world, f"r-{number}"))
-        await feed.step()
-        await eventually(lambda: len(store.marked) == 2)
-    assert store.marked == [("acme", "r-0"), ("acme", "r-1")]
 
 
 async def test_requests_whose_ids_hold_slashes_are_not_taken_for_each_other(world: World) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiokafka.consumer.fetcher import Fetcher
 
-from fairlane.adapters.kafka_fetching import PARTIAL_WAIT_MS, include_taken_partitions
+from fairlane.adapters.kafka_fetching import PARTIAL_WAIT_MS, FetchGate, include_taken_partitions
 
 
 class StubFetcher:
@@ -49,5 +49,28 @@ def test_the_client_still_plans_its_fetches_by_these_names() -> None:
         "self._records",
         "self._fetch_max_wait_ms,",
         "backoff=self._prefetch_backoff",
+        "other_futs = [self._wait_consume_future, ",
     )
     assert [name for name in names if name not in source] == []
+
+
+def test_a_closed_gate_holds_fetches_back_and_an_opened_one_has_them_planned_at_once() -> None:
+    class Fetcher:
+        def __init__(self) -> None:
+            self._wait_consume_future = object()
+            self.notified: list[object] = []
+
+        def _get_actions_per_node(self, _assignment: Any) -> tuple[list[str], str]:
+            return ["fetch"], "others"
+
+        def _notify(self, future: object) -> None:
+            self.notified.append(future)
+
+    fetcher = Fetcher()
+    gate = FetchGate(SimpleNamespace(_fetcher=fetcher))
+    assert fetcher._get_actions_per_node(None) == (["fetch"], "others")
+    gate.close()
+    assert fetcher._get_actions_per_node(None) == ([], "others")
+    gate.open()
+    assert fetcher.notified == [fetcher._wait_consume_future]
+    assert fetcher._get_actions_per_node(None) == (["fetch"], "others")
