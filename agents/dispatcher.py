@@ -111,8 +111,9 @@ class Dispatcher:
         """Put records into their lanes and dispatch what finds a slot."""
         touched: dict[str, PoolScheduler] = {}
         for record in batch:
-            pool = self._names.pool_of(record.topic)
-            scheduler = touched.setdefault(pool, self._pools[pool])
+            scheduler = touched.get(record.topic)
+            if scheduler is None:
+                scheduler = touched[record.topic] = self._pools[self._names.pool_of(record.topic)]
             scheduler.offer(record, done)
             self._commands.arrived(record.key, scheduler)
         for scheduler in touched.values():

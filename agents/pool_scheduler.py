@@ -39,18 +39,15 @@ EXPIRED_AT_ONCE = 500
 
 
 class _Lane(NamedTuple):
-    """What rides on a waiting request."""
+    """What rides on a waiting request. ``source`` names the record, ``admission`` what the gate made it from: the
+    same if it wrote it twice. A request id that is used again when its answer is forgotten is another admission.
+    """
 
     record: Record
+    source: bytes
     ticket: Ticket
+    admission: bytes | None
     done: Done
-
-    @property
-    def admission(self) -> bytes | None:
-        """What the gate made the record from, so the same if it wrote it twice. A request id that is used
-        again when its answer is forgotten is another admission.
-        """
-        return header(self.record.headers, SOURCE) or self.record.key
 
 
 class _Bound(NamedTuple):
@@ -78,7 +75,7 @@ class PoolScheduler:
         fail: Callable[[BaseException], None],
     ) -> None:
         self.pool = pool
-        self._names = names
+        self._inbox = names.inbox(pool)
         self._publisher = publisher
         self._public = PublicRecords(names, STAGE)
         self._clock = clock
@@ -92,7 +89,8 @@ class PoolScheduler:
         self._slots = SlotGroups(inherited.groups)
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._version = ""
-        self._pending: set[asyncio.Future[list[Record]]] = set()
+        self._dispatch: tuple[int, tuple[str, bytes]] = (-1, (DISPATCH, b""))
+        self._pending: set[asyncio.Future[Record]] = set()
         self._writing: set[bytes] = set()
         self._cancelling: dict[bytes, None] = {}
         self._suspended = False
@@ -149,9 +147,9 @@ class PoolScheduler:
         key, raw = record.key, header(record.headers, TICKET)
         if key is None or raw is None or record.value is None:
             raise Poison("a lane record without key, ticket or job")
-        lane = _Lane(record, decode(Ticket, raw), done)
-        waiting, ticket = self._queue.get(key), lane.ticket
-        if waiting is not None or key in self._slots or lane.admission in self._ended:
+        ticket, admission = decode(Ticket, raw), header(record.headers, SOURCE) or key
+        waiting = self._queue.get(key)
+        if waiting is not None or key in self._slots or admission in self._ended:
             if waiting is not None and isinstance(waiting.payload, _Lane):
                 held = waiting.payload.record
                 if (held.tp, held.offset) == (record.tp, record.offset):
@@ -170,7 +168,7 @@ class PoolScheduler:
                 output_limit=ticket.output_limit,
                 arrived_ms=ticket.admitted_ms,
                 deadline_ms=ticket.deadline_ms,
-                payload=lane,
+                payload=_Lane(record, source, ticket, admission, done),
             )
         )
 
@@ -264,11 +262,8 @@ class PoolScheduler:
         lane = pick.waiting.payload
         assert isinstance(lane, _Lane)
         record, ticket, now_ms = lane.record, lane.ticket, self._clock.now_ms()
-        key = record.key
-        assert key is not None
-        source = source_of(record)
-        dispatch = encode(Dispatch(epoch=self._inherited.epoch, dispatched_ms=now_ms))
-        headers: Headers = ((DISPATCH, dispatch), (SOURCE, source))
+        key, source = pick.waiting.key, lane.source
+        headers: Headers = (self._dispatch_header(now_ms), (SOURCE, source))
         headers += only(record.headers, TICKET, TRACEPARENT, IDENTITY)
         self._slots.take(group, key, _Bound(pick.charge, lane.admission))
         self.changed = True
@@ -286,13 +281,21 @@ class PoolScheduler:
         }
         reason = why_waited(pick, waited_ms, self._slots.capacity, self._slots.in_flight)
         decision = self._decision(source, DecisionKind.DISPATCHED, ticket, reason, attributes, now_ms)
-        inbox = Outgoing(self._names.inbox(self.pool), key, record.value, headers, group)
+        inbox = Outgoing(self._inbox, key, record.value, headers, group)
         self._write(
             [self._public.decision(decision, source), inbox],
             lane,
             lambda: self._dispatched(ticket.tenant_id, ticket.request_id),
             lambda: self._end_refused(lane),
         )
+
+    def _dispatch_header(self, now_ms: int) -> tuple[str, bytes]:
+        """The same for all that leaves in one millisecond."""
+        dispatched_ms, made = self._dispatch
+        if dispatched_ms != now_ms:
+            made = DISPATCH, encode(Dispatch(epoch=self._inherited.epoch, dispatched_ms=now_ms))
+            self._dispatch = now_ms, made
+        return made
 
     def _end_refused(self, lane: _Lane) -> None:
         """The log can never take the record for the worker: with its headers it is too large."""
@@ -303,7 +306,7 @@ class PoolScheduler:
     def _end_in_lane(self, lane: object, status: Status, kind: DecisionKind, code: ErrorCode, now_ms: int) -> None:
         assert isinstance(lane, _Lane)
         record, ticket = lane.record, lane.ticket
-        job, source = decode(Job, record.value or b""), source_of(record)
+        job, source = decode(Job, record.value or b""), lane.source
         waited_ms = max(0, now_ms - ticket.admitted_ms)
         message = f"after waiting {waited_ms} ms in the lane"
         field = "deadline" if status is Status.EXPIRED else None
@@ -332,7 +335,8 @@ class PoolScheduler:
         ticket = decode(Ticket, raw)
         reason = Reason(code="takeover", message="dispatched by the previous owner of the pool")
         decision = self._decision(source, DecisionKind.DISPATCHED, ticket, reason, {}, self._clock.now_ms())
-        self._write([self._public.decision(decision, source)], _Lane(record, ticket, done), lambda: None)
+        lane = _Lane(record, source, ticket, None, done)
+        self._write([self._public.decision(decision, source)], lane, lambda: None)
 
     def _decision(
         self,
@@ -363,20 +367,24 @@ class PoolScheduler:
         then: Callable[[], None],
         refused: Callable[[], None] | None = None,
     ) -> None:
-        size = OnItsWay.size_of(outgoing)
-        source = source_of(lane.record)
-        acks = asyncio.gather(*(self._publisher.send(item) for item in outgoing))
+        source, size, left = lane.source, OnItsWay.size_of(outgoing), len(outgoing)
         self._on_its_way.size += size
         self._writing.add(source)
-        self._pending.add(acks)
 
-        def acknowledged(future: asyncio.Future[list[Record]]) -> None:
+        def acknowledged(future: asyncio.Future[Record]) -> None:
+            nonlocal left
             self._pending.discard(future)
+            failure = asyncio.CancelledError() if future.cancelled() else future.exception()
+            if left == 0:
+                # Another of these records was refused: that has been dealt with.
+                return
+            left = left - 1 if failure is None else 0
+            if left:
+                return
             self._writing.discard(source)
             self._on_its_way.size -= size
-            if future.cancelled() or self._lost:
+            if self._lost:
                 return
-            failure = future.exception()
             if failure is None:
                 lane.done(lane.record)
                 then()
@@ -386,7 +394,10 @@ class PoolScheduler:
                 # Whether it is in the log is unknown; a takeover by a new process finds out.
                 self._fail(Fatal(f"a write of the dispatcher was not acknowledged: {failure}"))
 
-        acks.add_done_callback(acknowledged)
+        for item in outgoing:
+            ack = self._publisher.send(item)
+            self._pending.add(ack)
+            ack.add_done_callback(acknowledged)
 
     def _remember(self, admission: bytes | None) -> None:
         if admission is None:

@@ -41,10 +41,13 @@ class SlotGroups:
 
     def free_group(self) -> int | None:
         """The group with most free slots, equals in turn; None if every slot is taken."""
-        free = [capacity - len(taken) for capacity, taken in zip(self._capacity, self._in_flight, strict=True)]
+        best, most = None, 0
         # Without turns a pool that is nearly idle would use its first group alone, and one worker would do all.
-        best = max((*range(self._next, len(free)), *range(self._next)), key=free.__getitem__)
-        return best if free[best] > 0 else None
+        for group in (*range(self._next, len(self._capacity)), *range(self._next)):
+            free = self._capacity[group] - len(self._in_flight[group])
+            if free > most:
+                best, most = group, free
+        return best
 
     def take(self, group: int, key: bytes, value: object) -> None:
         """A request left for the group."""

@@ -262,17 +262,20 @@ class FairQueue:
         return lane is not None and lane.version == entry[3]
 
     def _best(self, band: str) -> _Lane | None:
-        heap = self._heaps[band]
+        heap, lanes = self._heaps[band], self._lanes[band]
         while heap:
-            if self._live(band, heap[0]):
-                return self._lanes[band][heap[0][2]]
+            _, _, tenant_id, version = heap[0]
+            lane = lanes.get(tenant_id)
+            if lane is not None and lane.version == version:
+                return lane
             heapq.heappop(heap)
         return None
 
     def _lift_to(self) -> float:
         """The least counter of those waiting, or where the last one that waited left."""
-        counters = [self.counter(lane.tenant_id) for band in BANDS if (lane := self._best(band)) is not None]
-        return min(counters) if counters else self._floor
+        if not self._by_key:
+            return self._floor
+        return min(self.counter(lane.tenant_id) for band in BANDS if (lane := self._best(band)) is not None)
 
     def _forget(self, waiting: Waiting) -> None:
         waiting.gone = True
