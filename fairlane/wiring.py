@@ -292,6 +292,8 @@ class StageProcess:
                 session_timeout_ms=settings.session_timeout_ms,
                 drain_timeout_ms=settings.drain_timeout_ms,
                 data_dir=Path(settings.state_dir) / "faust" / self._process,
+                # A hold that is released a moment later harms nobody; a round trip for each result costs the most here.
+                broker_gathers=spec.name == topology.SETTLE.name,
             )
         return LoopEngine(
             self._kafka_consumer(),

@@ -62,7 +62,9 @@ class FaustEngine:
         session_timeout_ms: int,
         drain_timeout_ms: int,
         data_dir: Path,
+        broker_gathers: bool = False,
     ) -> None:
+        """``broker_gathers``: nobody waits for what the stage does, so records may come some 50 ms later, together."""
         self._stage = stage
         self._stage_name = stage_name
         self._bootstrap = bootstrap
@@ -76,6 +78,7 @@ class FaustEngine:
         self._session_timeout_ms = session_timeout_ms
         self._drain_timeout_s = drain_timeout_ms / 1000
         self._data_dir = data_dir
+        self._broker_gathers = broker_gathers
         self._ledger = Ledger(window=window_records, batch=batch_max_records, on_pause=self._on_pause)
         self._delivery = Delivery(
             stage,
@@ -102,6 +105,11 @@ class FaustEngine:
         self._flowing = False
         self._committing = True
         self._ready = False
+
+    @property
+    def broker_gathers(self) -> bool:
+        """See :class:`~fairlane.streams.engines.faust_consumer.Feed`."""
+        return self._broker_gathers
 
     @property
     def ready(self) -> bool:

@@ -30,6 +30,10 @@ from fairlane.streams.lease import Lease
 FETCH_WAIT_MS = 100
 """How long the broker may hold a fetch without data. The driver has one fetch under way per broker, and a
 partition that has just been assigned waits for the next one: with Faust's 1,500 ms, that long."""
+GATHERING_FETCH_WAIT_MS = 50
+"""The same where the broker gathers; so much later a record is heard of."""
+GATHERED_BYTES = 1_048_576
+"""What a broker that gathers answers with before that; more than comes in the time."""
 POLL_S = 0.25
 """The longest that one poll waits, and so the longest that a stop waits for a poll."""
 
@@ -47,6 +51,11 @@ class Polled(NamedTuple):
 
 class Feed(Protocol):
     """What the consumer asks: the engine's side."""
+
+    @property
+    def broker_gathers(self) -> bool:
+        """Whether nobody waits for what the stage does, so that fewer and larger fetches are better."""
+        ...
 
     async def room(self, timeout_s: float) -> tuple[frozenset[TopicPartition], int]:
         """From which partitions to read, and how much; none if that does not change within the time."""
@@ -103,6 +112,8 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        if transport.app.feed.broker_gathers:
+            consumer._fetch_max_wait_ms, consumer._fetch_min_bytes = GATHERING_FETCH_WAIT_MS, GATHERED_BYTES
         return consumer
 
     async def on_start(self) -> None:

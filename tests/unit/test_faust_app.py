@@ -18,7 +18,12 @@ from faust.transport.consumer import Consumer
 from faust.types import TP
 
 from fairlane.streams.engines.faust_app import EngineApp, build_app
-from fairlane.streams.engines.faust_consumer import FETCH_WAIT_MS, BatchConsumer
+from fairlane.streams.engines.faust_consumer import (
+    FETCH_WAIT_MS,
+    GATHERED_BYTES,
+    GATHERING_FETCH_WAIT_MS,
+    BatchConsumer,
+)
 
 HEAD = TP("requests", 0)
 
@@ -27,7 +32,7 @@ HEAD = TP("requests", 0)
 async def app(tmp_path: Path) -> AsyncIterator[EngineApp]:
     async def nothing(*_: Any) -> None: ...
 
-    feed: Any = SimpleNamespace(commit=nothing)
+    feed: Any = SimpleNamespace(commit=nothing, broker_gathers=False)
     made = build_app(
         feed=feed,
         on_crash=lambda _: None,
@@ -109,6 +114,14 @@ async def test_a_fetch_without_data_ends_soon(app: EngineApp) -> None:
     assert driver._fetch_max_wait_ms == FETCH_WAIT_MS
     assert driver._session_timeout_ms == 10_000
     assert driver._group_instance_id == "gate-0"
+
+
+async def test_where_nobody_waits_the_broker_gathers_records_for_a_moment(app: EngineApp) -> None:
+    gathering: Any = app.feed
+    gathering.broker_gathers = True
+    driver = app.consumer._thread._create_worker_consumer(app.transport)
+    driver._closed = True  # it was never opened; otherwise it complains when it is collected
+    assert (driver._fetch_min_bytes, driver._fetch_max_wait_ms) == (GATHERED_BYTES, GATHERING_FETCH_WAIT_MS)
 
 
 @pytest.fixture
