@@ -13,8 +13,9 @@ primary, not for a cluster. The store fails closed: while Redis is away nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
 from typing import Any
 
@@ -25,6 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from fairlane.adapters.redis_connection import PackingConnection
 from fairlane.errors import Retry
 from fairlane.ports import (
     Admission,
@@ -54,11 +56,14 @@ class RedisAdmissionStore:
         # The client's own retries are off: the engine retries, and only one layer does.
         self._redis: Redis = Redis.from_url(
             url,
+            connection_class=PackingConnection,
             retry=RedisRetry(NoBackoff(), 0),
-            socket_timeout=timeout_s,
+            # Ours is for a whole pipeline. The client's would be set anew for each reply of one, at 5 µs.
+            socket_timeout=None,
             socket_connect_timeout=timeout_s,
             protocol=2,
         )
+        self._timeout_s = timeout_s
         self._prefix = key_prefix
         folder = files("fairlane.adapters") / "lua"
         self._sources = {name: (folder / f"{name}.lua").read_text() for name in SCRIPTS}
@@ -143,7 +148,7 @@ class RedisAdmissionStore:
         """Live figures, for people and checks."""
         if not tenant_ids:
             return []
-        with _described():
+        async with self._answering():
             pipe = self._redis.pipeline(transaction=False)
             for tenant in tenant_ids:
                 pipe.execute_command("HMGET", self._keys(tenant, "", "")[2], "held", "spent", "u", "fl")
@@ -152,7 +157,7 @@ class RedisAdmissionStore:
 
     async def live(self) -> bool:
         """Whether Redis knows what it should. Raises Retry while it is away."""
-        with _described():
+        async with self._answering():
             return await self._redis.get(self._generation_key) is not None
 
     async def claim(self, token: str, ttl_ms: int) -> bool:
@@ -198,13 +203,21 @@ class RedisAdmissionStore:
     async def ping(self) -> None:
         """Raise Retry if Redis does not answer."""
         try:
-            await self._redis.execute_command("PING")  # type: ignore[no-untyped-call]  # redis types only commands
+            async with asyncio.timeout(self._timeout_s):
+                await self._redis.execute_command("PING")  # type: ignore[no-untyped-call]  # redis types only commands
         except (RedisError, OSError) as failure:
             raise Retry(f"Redis is not reachable: {type(failure).__name__}") from failure
 
     async def close(self) -> None:
         """Close connections."""
         await self._redis.aclose()
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[None]:
+        """Retry where the server is in trouble, or has not answered all that is asked in here within the timeout."""
+        with _described():
+            async with asyncio.timeout(self._timeout_s):
+                yield
 
     async def _live_run(self, commands: Sequence[_Command]) -> list[Any]:
         """Run script calls under the generation. If that is another by now, they run again, since each is
@@ -214,7 +227,7 @@ class RedisAdmissionStore:
             replies = await self._run(self._guarded(self._generation_key, self._generation, commands))
             if not any(_is_emptied(reply) for reply in replies):
                 return replies
-            with _described():
+            async with self._answering():
                 generation = await self._redis.get(self._generation_key)
             self._generation = generation.decode() if isinstance(generation, bytes) else generation or ""
         raise StoreEmptied("Redis was emptied and is being filled again from the log")
@@ -229,7 +242,7 @@ class RedisAdmissionStore:
         """
         if not commands:
             return []
-        with _described():
+        async with self._answering():
             if not self._sha:
                 await self._load()
             replies = await self._pipeline(commands)
