@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fairlane.agents.acknowledgements import Acknowledgement, when_acknowledged
 from fairlane.agents.config_view import ConfigView
 from fairlane.agents.effects import Effect, effects_since, first_timestamp, source_of, source_prefix
 from fairlane.agents.gate_outcomes import Answering, GateOutcomes, queue_full
@@ -90,7 +91,7 @@ class Gate:
         self._writing: set[bytes] = set()
         self._effects: dict[bytes, set[Effect]] = {}
         self._inherited: dict[TopicPartition, int] = {}
-        self._pending: set[asyncio.Future[list[Record]]] = set()
+        self._pending: set[Acknowledgement] = set()
 
     async def assigned(self, partitions: Mapping[TopicPartition, Restored]) -> None:
         """Find what predecessors wrote for records that are about to come again."""
@@ -298,18 +299,12 @@ class Gate:
             done(record)
             return
         source, size = source_of(record), OnItsWay.size_of(outgoing)
-        acks = asyncio.gather(*(self._publisher.send(each) for each in outgoing))
-        self._pending.add(acks)
         self._writing.add(source)
         self._on_its_way.size += size
 
-        def acknowledged(future: asyncio.Future[list[Record]]) -> None:
-            self._pending.discard(future)
+        def acknowledged(failure: BaseException | None) -> None:
             self._writing.discard(source)
             self._on_its_way.size -= size
-            if future.cancelled():
-                return
-            failure = future.exception()
             if failure is None:
                 done(record)
             elif isinstance(failure, Poison) and isinstance(item, Accepted):
@@ -318,7 +313,7 @@ class Gate:
                 # Whether the records are in the log is unknown. A new process looks and writes what is missing.
                 self._fail(Fatal(f"a write of the gate was not acknowledged: {failure}"))
 
-        acks.add_done_callback(acknowledged)
+        when_acknowledged((self._publisher.send(each) for each in outgoing), self._pending, acknowledged)
 
     def _refuse_instead(self, record: Record, item: Accepted, failure: Poison, done: Done) -> None:
         """What it led to is larger than a record can be, for ever: not its partition but the request ends here."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from fairlane.agents.acknowledgements import Acknowledgement, when_acknowledged
 from fairlane.agents.config_view import ConfigView
 from fairlane.agents.effects import source_of
 from fairlane.agents.lane_result import lane_result
@@ -90,7 +91,7 @@ class PoolScheduler:
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._version = ""
         self._dispatch: tuple[int, tuple[str, bytes]] = (-1, (DISPATCH, b""))
-        self._pending: set[asyncio.Future[Record]] = set()
+        self._pending: set[Acknowledgement] = set()
         self._writing: set[bytes] = set()
         self._cancelling: dict[bytes, None] = {}
         self._suspended = False
@@ -367,20 +368,11 @@ class PoolScheduler:
         then: Callable[[], None],
         refused: Callable[[], None] | None = None,
     ) -> None:
-        source, size, left = lane.source, OnItsWay.size_of(outgoing), len(outgoing)
+        source, size = lane.source, OnItsWay.size_of(outgoing)
         self._on_its_way.size += size
         self._writing.add(source)
 
-        def acknowledged(future: asyncio.Future[Record]) -> None:
-            nonlocal left
-            self._pending.discard(future)
-            failure = asyncio.CancelledError() if future.cancelled() else future.exception()
-            if left == 0:
-                # Another of these records was refused: that has been dealt with.
-                return
-            left = left - 1 if failure is None else 0
-            if left:
-                return
+        def acknowledged(failure: BaseException | None) -> None:
             self._writing.discard(source)
             self._on_its_way.size -= size
             if self._lost:
@@ -394,10 +386,7 @@ class PoolScheduler:
                 # Whether it is in the log is unknown; a takeover by a new process finds out.
                 self._fail(Fatal(f"a write of the dispatcher was not acknowledged: {failure}"))
 
-        for item in outgoing:
-            ack = self._publisher.send(item)
-            self._pending.add(ack)
-            ack.add_done_callback(acknowledged)
+        when_acknowledged((self._publisher.send(item) for item in outgoing), self._pending, acknowledged)
 
     def _remember(self, admission: bytes | None) -> None:
         if admission is None:

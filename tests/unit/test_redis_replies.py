@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,3 +82,21 @@ async def test_trouble_of_the_server_says_try_again_so_that_no_request_or_bookin
 async def test_what_is_wrong_with_one_request_is_not_tried_for_ever(text: str) -> None:
     with pytest.raises(ResponseError):
         await store_of(text, loaded=True).admit([request()])
+
+
+async def test_a_server_that_does_not_answer_in_time_is_away() -> None:
+    class SilentPipeline(RefusingPipeline):
+        async def execute(self, *, raise_on_error: bool = True) -> Sequence[Any]:
+            await asyncio.Event().wait()
+            raise AssertionError("it never answers")
+
+    class SilentRedis:
+        def pipeline(self, **_: Any) -> SilentPipeline:
+            return SilentPipeline("")
+
+    store = RedisAdmissionStore("redis://127.0.0.1:1/0", "x.", timeout_s=0.01)
+    store._redis = SilentRedis()  # type: ignore[assignment]
+    with pytest.raises(Retry, match="not reachable"):
+        await store.admit([request()])
+    with pytest.raises(Retry, match="not reachable"):
+        await store.usage(["acme"])
