@@ -43,7 +43,7 @@ SNAPSHOT_S = 1.0
 PARTITIONS_S = 10.0
 """How often a followed topic is asked whether it has more partitions."""
 GATHER_S = 0.02
-"""How long results may gather while nobody waits for the slots they free: a fetch costs the CPU of some twenty."""
+"""How long results may gather while nobody waits for the slots they free: a fetch costs far more than a result."""
 
 
 class Dispatcher:

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, errors, struct
 from aiokafka.consumer.fetcher import FetchResult
 
 from fairlane.adapters.kafka_closing import stop_consumer
-from fairlane.adapters.kafka_fetching import include_taken_partitions
+from fairlane.adapters.kafka_fetching import FetchGate, include_taken_partitions
 from fairlane.adapters.kafka_foreign_records import record_of, tolerate_foreign_records
 from fairlane.errors import Fatal, Retry
 from fairlane.ports import OwnershipLost, Position, RebalanceListener, Record, TopicPartition
@@ -54,6 +54,8 @@ class KafkaConsumer:
     """See :class:`~fairlane.ports.LogConsumer`. ``pattern`` is matched at the start of topic names.
 
     ``fetch_min_bytes`` lets the broker gather so much, or for :data:`FETCH_WAIT_MS`, before it answers a fetch.
+    ``gather_ms`` is a pause before the next fetch after a poll that returned a few records; a lone record is followed
+    by none, and neither is a backlog.
     With an ``instance`` name (static membership) a process that comes back within the session timeout
     has its partitions at once, without a rebalance.
     """
@@ -70,7 +72,10 @@ class KafkaConsumer:
         assignor: PolicyAssignor | None = None,
         partition_fetch_bytes: int = PARTITION_FETCH_BYTES,
         fetch_min_bytes: int = 1,
+        gather_ms: int = 0,
     ) -> None:
+        self._gather_s = gather_ms / 1000
+        self._gate: FetchGate | None = None
         self._fetch_min_bytes = fetch_min_bytes
         self._partition_fetch_bytes = partition_fetch_bytes
         self._bootstrap = bootstrap
@@ -132,6 +137,7 @@ class KafkaConsumer:
             await stop_consumer(consumer)
             raise
         include_taken_partitions(consumer)
+        self._gate = FetchGate(consumer) if self._gather_s else None
         tolerate_foreign_records(consumer)
         self._lease.listen(consumer._coordinator)
         self._consumer = consumer
@@ -154,6 +160,8 @@ class KafkaConsumer:
                 drained = self._drain(max_records)
                 left = deadline - time.monotonic()
                 if drained or left <= 0:
+                    if self._gate is not None and 1 < sum(map(len, drained.values())) < max_records // 2:
+                        self._gate.close_for(self._gather_s)
                     self._check_life()
                     return drained
                 if self._revoking is None and self._coming is None:

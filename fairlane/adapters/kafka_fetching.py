@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 TAKE_S = 0.02
@@ -59,3 +60,8 @@ class FetchGate:
     def close(self) -> None:
         """Begin nothing; what is under way ends."""
         self._open = False
+
+    def close_for(self, seconds: float) -> None:
+        """Begin nothing for so long, so that the next fetch is answered with all that comes in the meantime."""
+        self.close()
+        asyncio.get_running_loop().call_later(seconds, self.open)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from types import SimpleNamespace
 from typing import Any
@@ -54,23 +55,34 @@ def test_the_client_still_plans_its_fetches_by_these_names() -> None:
     assert [name for name in names if name not in source] == []
 
 
+class GatedFetcher:
+    def __init__(self) -> None:
+        self._wait_consume_future = object()
+        self.notified: list[object] = []
+
+    def _get_actions_per_node(self, _assignment: Any) -> tuple[list[str], str]:
+        return ["fetch"], "others"
+
+    def _notify(self, future: object) -> None:
+        self.notified.append(future)
+
+
 def test_a_closed_gate_holds_fetches_back_and_an_opened_one_has_them_planned_at_once() -> None:
-    class Fetcher:
-        def __init__(self) -> None:
-            self._wait_consume_future = object()
-            self.notified: list[object] = []
-
-        def _get_actions_per_node(self, _assignment: Any) -> tuple[list[str], str]:
-            return ["fetch"], "others"
-
-        def _notify(self, future: object) -> None:
-            self.notified.append(future)
-
-    fetcher = Fetcher()
+    fetcher = GatedFetcher()
     gate = FetchGate(SimpleNamespace(_fetcher=fetcher))
     assert fetcher._get_actions_per_node(None) == (["fetch"], "others")
     gate.close()
     assert fetcher._get_actions_per_node(None) == ([], "others")
     gate.open()
     assert fetcher.notified == [fetcher._wait_consume_future]
+    assert fetcher._get_actions_per_node(None) == (["fetch"], "others")
+
+
+async def test_a_gate_that_is_closed_for_a_while_opens_by_itself() -> None:
+    fetcher = GatedFetcher()
+    FetchGate(SimpleNamespace(_fetcher=fetcher)).close_for(0.01)
+    assert fetcher._get_actions_per_node(None) == ([], "others")
+    async with asyncio.timeout(10):
+        while not fetcher.notified:  # noqa: ASYNC110 - a timer opens it
+            await asyncio.sleep(0.001)
     assert fetcher._get_actions_per_node(None) == (["fetch"], "others")
