@@ -326,7 +326,7 @@ class Gate:
         """Leave out what a predecessor wrote. Its decision on the record stands, even where a new one
         would differ: any terminal or lane record of this source is *the* effect.
         """
-        found = self._effects.pop(source_of(record), None)
+        found = self._effects.pop(source_of(record), None) if self._effects else None
         if not found or record.offset >= self._inherited.get(record.tp, 0):
             return list(outgoing)
         topics = {effect.topic for effect in found}

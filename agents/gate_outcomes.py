@@ -45,8 +45,8 @@ class GateOutcomes:
     def admitted(self, record: Record, accepted: Accepted, admission: Admission, partition: int) -> list[Outgoing]:
         """The lane record and the decision."""
         job, ticket = accepted.job, accepted.ticket
-        identity = identity_header(source_of(record), accepted.fingerprint)
-        headers: Headers = ((TICKET, encode(ticket)), (SOURCE, source_of(record)), identity)
+        source = source_of(record)
+        headers: Headers = ((TICKET, encode(ticket)), (SOURCE, source), identity_header(source, accepted.fingerprint))
         if job.traceparent is not None:
             headers = (*headers, (TRACEPARENT, job.traceparent.encode()))
         lane = Outgoing(

@@ -126,7 +126,9 @@ class KafkaReader:
                     # A follower may let more gather. A range is fetched ahead of its reader.
                     gate.close()
                 if found or ends is None:
+                    asked_until = time.monotonic()
                     yield found
+                    answered.leave_out(time.monotonic() - asked_until)
                 for tp, end in list(left.items()):
                     # Not the last record's offset: a range may end in a gap. And not position(), which waits.
                     state = consumer._subscription.subscription.assignment.state_value(tp)
@@ -191,6 +193,10 @@ class _LastAnswer:
         self._partitions = partitions
         self._mark = 0
         self._since = time.monotonic()
+
+    def leave_out(self, seconds: float) -> None:
+        """So long nothing was asked: that is no silence."""
+        self._since += seconds
 
     def silent_s(self) -> float:
         marks = [self._consumer.last_poll_timestamp(tp) or 0 for tp in self._partitions]
