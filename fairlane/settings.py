@@ -39,7 +39,7 @@ class Settings:
     stage_processes: str = _f(
         "gate=1,dispatcher=2,worker=2,settle=1,sinks=1", "how many processes `up` starts of each stage"
     )
-    stage_engines: str = _f("", "stages on another engine than the topology's, as gate=loop; empty: none")
+    stage_engines: str = _f("", "stages on another engine than the topology's, as gate=faust; empty: none")
     free_ports: bool = _f(False, "let `up` choose free ports instead of the well-known ones")
     kafka_heap: str = _f("512m", "largest heap of the broker started by `up`")
     log_level: str = _f("info", "debug, info, warning or error")

@@ -28,7 +28,7 @@ class StageSpec:
 
 GATE = StageSpec(
     name="gate",
-    engine="faust",
+    engine="loop",
     inputs=(topics.REQUESTS,),
     follows=(topics.TENANTS, topics.CATALOG),
     outputs=(topics.LANES, topics.RESULTS, topics.DECISIONS),

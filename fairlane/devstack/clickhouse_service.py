@@ -9,6 +9,9 @@ from fairlane.devstack.http_readiness import http_answers
 from fairlane.devstack.port_choice import HOST
 from fairlane.devstack.process import Launch
 
+NICE = 5
+"""An insert uses all cores for some milliseconds, and requests on their way would wait for it. Rows can wait."""
+
 
 def clickhouse_launch(directory: Path, port: int) -> Launch:
     """How to run it on the data in ``directory``, which is kept."""
@@ -19,7 +22,7 @@ def clickhouse_launch(directory: Path, port: int) -> Launch:
         return await clickhouse_answers(address)
 
     argv = [
-        sys.executable, "-m", "fairlane.devstack.clickhouse_front",
+        "nice", "-n", str(NICE), sys.executable, "-m", "fairlane.devstack.clickhouse_front",
         "--host", HOST, "--port", str(port), "--path", str(directory.resolve()),
     ]  # fmt: skip
     return Launch(argv, ready, port, address=address)
