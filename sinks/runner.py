@@ -32,7 +32,7 @@ _STAGE = "sinks"
 _POLL_RECORDS = 1000
 _POLL_IN_ROUND_MS = 20
 _INSERTS_AT_ONCE = 2
-_INSERT_SHARE = 0.05
+_INSERT_SHARE = 0.07
 """A round over all partitions takes 0.15 s on two cores, so small inserts come every two seconds."""
 _WORTHWHILE_ROWS = 1000
 _REVOKE_WAIT_S = 3.0
