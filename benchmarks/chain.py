@@ -25,8 +25,8 @@ LIGHT_TENANTS = 4
 FLOOD_TIMES = 100
 
 WARM_UP = Case("warm-up", 800, 45)
-"""The broker's code is compiled while it runs: after twenty seconds at 400 requests a second its compiler still took a fifth
-of a core."""
+"""The broker's code is compiled while it runs: after twenty seconds at 400 requests a second its compiler still took
+a fifth of a core."""
 CASES = (
     Case("100/s", 100, 20),
     Case("500/s", 500, 15),

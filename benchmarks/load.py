@@ -3,16 +3,17 @@
 The schedule is fixed before the first request: a slow system does not slow it down, and every latency
 counts from the moment at which its request was due, not from when it could be sent (else the requests
 that a stall held back would be missing: "coordinated omission"). Results are read by a plain consumer
-in the same process, so one clock measures both ends.
+in the same process, so one clock measures both ends. Both are librdkafka's, which costs a fraction of what a
+client in Python does: this process shares the cores of what it measures.
 """
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 import math
 import sys
+import threading
 import time
 from array import array
 from collections import Counter
@@ -22,16 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 from benchmarks.cases import FLOODER, Case, RequestTemplate, tenant_name
-from fairlane.adapters.kafka_publisher import KafkaPublisher
-from fairlane.ports import Outgoing, Record
+from fairlane.errors import Fatal
 
 LEAD_S = 0.3
 """Between the last preparation and the first request."""
 STALL_S = 15.0
 """No answer for so long: the rest is taken for lost."""
+PARTITION_S = 0.02
+"""How long all requests go to one partition. The client sends each partition's records by themselves."""
+POLL_S = 0.2
+ANSWER_S = 10.0
 PERCENTS = (*range(0, 100, 2), 95, 99, 99.5, 99.9, 100)
 
 
@@ -55,11 +59,14 @@ def percentiles(values: Sequence[float], percents: Sequence[float] = PERCENTS) -
 class Load:
     """Sends the requests of a case on time and reads their results."""
 
-    def __init__(self, order: Order, publisher: KafkaPublisher, consumer: Any) -> None:
+    def __init__(self, order: Order, producer: Producer, consumer: Consumer, partitions: int) -> None:
         case = order.case
         self._order = order
-        self._publisher = publisher
+        self._producer = producer
         self._consumer = consumer
+        self._partitions = partitions
+        self._ended = threading.Event()
+        self._failure: KafkaError | None = None
         self._template = RequestTemplate(case, order.run)
         self._run = f"/{order.run}-".encode()
         self._plan = due(case)
@@ -74,55 +81,61 @@ class Load:
         self._duplicates = self._answered = self._unsent = 0
         self._sent_s = self._began = self._heard = 0.0
 
-    async def run(self) -> dict[str, Any]:
-        """Everything measured, as JSON."""
-        reading = asyncio.create_task(self._read())
+    def run(self) -> dict[str, Any]:
+        """Everything measured, as JSON. Raises Fatal where results cannot be read."""
+        reading = threading.Thread(target=self._read)
+        gc.collect()
+        gc.freeze()
+        self._began = self._heard = time.perf_counter() + LEAD_S
+        reading.start()
         try:
-            gc.collect()
-            gc.freeze()
-            self._began = self._heard = time.perf_counter() + LEAD_S
-            await self._send()
-            await self._publisher.flush()
+            self._send()
             while self._answered < self._total - self._unsent and time.perf_counter() - self._heard < STALL_S:
-                if reading.done():
-                    break
-                await asyncio.sleep(0.02)
+                if self._failure is not None:
+                    raise Fatal(f"the results cannot be read: {self._failure}")
+                self._producer.poll(0.02)
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-        if not reading.cancelled() and (failure := reading.exception()) is not None:
-            raise failure
+            self._ended.set()
+            reading.join()
         return self._summary()
 
-    async def _send(self) -> None:
+    def _send(self) -> None:
         topic, plan, template = self._order.topic_prefix + "requests", self._plan, self._template
-        began, now, send = self._began, time.perf_counter, self._publisher.send
+        began, now, producer = self._began, time.perf_counter, self._producer
         number, total = 0, self._total
         while number < total:
             at_s = now() - began
             while number < total and plan[number][0] <= at_s:
                 due_s, tenant = plan[number]
-                ack = send(Outgoing(topic, None, template.request(tenant, number), (), number % 8))
-                ack.add_done_callback(self._acknowledged)
+                producer.produce(
+                    topic,
+                    template.request(tenant, number),
+                    partition=int(due_s / PARTITION_S) % self._partitions,
+                    on_delivery=self._delivered,
+                )
                 self._behind_ms[number] = (now() - began - due_s) * 1000
                 number += 1
+            producer.poll(0)
             if number < total:
-                await asyncio.sleep(max(0.0, plan[number][0] - (now() - began)))
+                time.sleep(max(0.0, plan[number][0] - (now() - began)))
         self._sent_s = now() - began
 
-    def _acknowledged(self, ack: asyncio.Future[Record]) -> None:
-        if ack.cancelled() or ack.exception() is not None:
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
             self._unsent += 1
 
-    async def _read(self) -> None:
-        run = self._run
-        while True:
-            batches = await self._consumer.getmany(timeout_ms=200, max_records=300)
-            now = time.perf_counter()
-            for records in batches.values():
-                for record in records:
-                    if run in record.key:
-                        self._take(int(record.key[record.key.rindex(b"-") + 1 :]), record.value, now)
+    def _read(self) -> None:
+        run, poll = self._run, self._consumer.poll
+        while not self._ended.is_set():
+            message = poll(POLL_S)
+            if message is None:
+                continue
+            if (error := message.error()) is not None:
+                self._failure = error
+                return
+            key, value = message.key(), message.value()
+            if key is not None and value is not None and run in key:
+                self._take(int(key[key.rindex(b"-") + 1 :]), value, time.perf_counter())
 
     def _take(self, number: int, value: bytes, now: float) -> None:
         if not math.isnan(self._answered_s[number]):
@@ -189,32 +202,40 @@ def due(case: Case) -> list[tuple[float, str]]:
     return sorted(plan)
 
 
-async def _offer(order: Order) -> dict[str, Any]:
-    publisher = KafkaPublisher(order.kafka, "bench-load", buffer_bytes=1 << 30)
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=order.kafka, enable_auto_commit=False, check_crcs=False, fetch_max_wait_ms=500
+def _offer(order: Order) -> dict[str, Any]:
+    producer = Producer(
+        {
+            "bootstrap.servers": order.kafka,
+            "client.id": "bench-load",
+            "enable.idempotence": True,
+            # Batches form behind the one under way.
+            "linger.ms": 0,
+            "max.in.flight.requests.per.connection": 1,
+            "queue.buffering.max.kbytes": 1 << 20,
+            "queue.buffering.max.messages": 2_000_000,
+        }
     )
-    await publisher.start()
+    consumer = Consumer({"bootstrap.servers": order.kafka, "group.id": order.run, "enable.auto.commit": False})
     try:
-        await consumer.start()
-        topic = order.topic_prefix + "results"
-        await publisher.partitions(order.topic_prefix + "requests")
-        await consumer._client._wait_on_metadata(topic)  # noqa: SLF001 - there is no public way to learn a topic
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
-        consumer.assign(partitions)
-        for partition, end in (await consumer.end_offsets(partitions)).items():
-            consumer.seek(partition, end)
-        return await Load(order, publisher, consumer).run()
+        requests, results = (order.topic_prefix + name for name in ("requests", "results"))
+        known = consumer.list_topics(timeout=ANSWER_S).topics
+        if missing := {requests, results} - known.keys():
+            raise Fatal(f"there is no topic {', '.join(sorted(missing))} at {order.kafka}")
+        at_end = []
+        for number in known[results].partitions:
+            _, end = consumer.get_watermark_offsets(TopicPartition(results, number), timeout=ANSWER_S)
+            at_end.append(TopicPartition(results, number, end))
+        consumer.assign(at_end)
+        return Load(order, producer, consumer, len(known[requests].partitions)).run()
     finally:
-        await consumer.stop()
-        await publisher.stop()
+        consumer.close()
+        producer.flush(ANSWER_S)
 
 
 def main() -> int:
     raw = json.loads(Path(sys.argv[1]).read_text())
     order = Order(**{**raw, "case": Case(**raw["case"])})
-    measured = asyncio.run(_offer(order))
-    Path(sys.argv[2]).write_text(json.dumps(measured))
+    Path(sys.argv[2]).write_text(json.dumps(_offer(order)))
     return 0
 
 
