@@ -12,6 +12,7 @@ from fairlane.schemas.attempt import Attempt, AttemptStatus
 from fairlane.schemas.codec import decode
 from fairlane.schemas.decision import Decision, DecisionKind
 from fairlane.schemas.result import Status
+from fairlane.schemas.topics import ATTEMPTS
 from tests.unit.worker_doubles import INBOX, NAMES, World, completion
 
 
@@ -85,7 +86,7 @@ async def test_the_attempt_behind_a_result_is_told_by_the_successor_if_the_worke
     record = world.dispatch()
     await world.run(record)
     (told_before,) = world.attempts()
-    for partition in range(8):
+    for partition in range(ATTEMPTS.partitions):
         world.log.trim(NAMES.attempts, partition, 1)
     world.worker, calls = world.new_worker(), len(world.provider.calls)
     await world.assign(note="5")
