@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from fairlane.ports import Record
 
@@ -11,7 +11,7 @@ Acknowledgement = asyncio.Future[Record]
 
 
 def when_acknowledged(
-    acknowledgements: Iterable[Acknowledgement],
+    acknowledgements: Sequence[Acknowledgement],
     pending: set[Acknowledgement],
     then: Callable[[BaseException | None], None],
 ) -> None:
@@ -19,8 +19,7 @@ def when_acknowledged(
 
     Each is in ``pending`` until it has ended.
     """
-    acks = list(acknowledgements)
-    left = len(acks)
+    left = len(acknowledgements)
 
     def ended(ack: Acknowledgement) -> None:
         nonlocal left
@@ -33,6 +32,6 @@ def when_acknowledged(
         if left == 0:
             then(failure)
 
-    pending.update(acks)
-    for ack in acks:
+    pending.update(acknowledgements)
+    for ack in acknowledgements:
         ack.add_done_callback(ended)

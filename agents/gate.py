@@ -298,6 +298,8 @@ class Gate:
         if not outgoing:
             done(record)
             return
+        # First, for what it raises makes the record poison, not one on its way for ever.
+        acks = [self._publisher.send(each) for each in outgoing]
         source, size = source_of(record), OnItsWay.size_of(outgoing)
         self._writing.add(source)
         self._on_its_way.size += size
@@ -313,7 +315,7 @@ class Gate:
                 # Whether the records are in the log is unknown. A new process looks and writes what is missing.
                 self._fail(Fatal(f"a write of the gate was not acknowledged: {failure}"))
 
-        when_acknowledged((self._publisher.send(each) for each in outgoing), self._pending, acknowledged)
+        when_acknowledged(acks, self._pending, acknowledged)
 
     def _refuse_instead(self, record: Record, item: Accepted, failure: Poison, done: Done) -> None:
         """What it led to is larger than a record can be, for ever: not its partition but the request ends here."""

@@ -368,6 +368,7 @@ class PoolScheduler:
         then: Callable[[], None],
         refused: Callable[[], None] | None = None,
     ) -> None:
+        acks = [self._publisher.send(item) for item in outgoing]
         source, size = lane.source, OnItsWay.size_of(outgoing)
         self._on_its_way.size += size
         self._writing.add(source)
@@ -386,7 +387,7 @@ class PoolScheduler:
                 # Whether it is in the log is unknown; a takeover by a new process finds out.
                 self._fail(Fatal(f"a write of the dispatcher was not acknowledged: {failure}"))
 
-        when_acknowledged((self._publisher.send(item) for item in outgoing), self._pending, acknowledged)
+        when_acknowledged(acks, self._pending, acknowledged)
 
     def _remember(self, admission: bytes | None) -> None:
         if admission is None:

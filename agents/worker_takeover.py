@@ -158,9 +158,9 @@ def _begun(last: tuple[int, bool] | None, announced: int) -> Begun:
     if last is None:
         return Begun(abandoned=1, following=2)
     number, abandoned = last
-    # After publishing an abandoned attempt its owner made the next call, of which nothing is known.
-    begun = number + 1 if abandoned else announced
-    return Begun(begun, begun + 1) if begun > number else Begun(None, number + 1)
+    # After an abandoned attempt or an announcement the next call was made, of which nothing is known. No later one: a
+    # further call begins only when the attempt before it stands in the log.
+    return Begun(number + 1, number + 2) if abandoned or announced > number else Begun(None, number + 1)
 
 
 def dispatch_of(record: Record) -> Dispatch | None:

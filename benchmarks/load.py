@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from benchmarks.cases import FLOODER, Case, RequestTemplate, tenant_name
 from fairlane.errors import Fatal
@@ -33,8 +33,6 @@ LEAD_S = 0.3
 """Between the last preparation and the first request."""
 STALL_S = 15.0
 """No answer for so long: the rest is taken for lost."""
-PARTITION_S = 0.02
-"""How long all requests go to one partition. The client sends each partition's records by themselves."""
 POLL_S = 0.2
 ANSWER_S = 10.0
 PERCENTS = (*range(0, 100, 2), 95, 99, 99.5, 99.9, 100)
@@ -60,14 +58,13 @@ def percentiles(values: Sequence[float], percents: Sequence[float] = PERCENTS) -
 class Load:
     """Sends the requests of a case on time and reads their results."""
 
-    def __init__(self, order: Order, producer: Producer, consumer: Consumer, partitions: int) -> None:
+    def __init__(self, order: Order, producer: Producer, consumer: Consumer) -> None:
         case = order.case
         self._order = order
         self._producer = producer
         self._consumer = consumer
-        self._partitions = partitions
         self._ended = threading.Event()
-        self._failure: KafkaError | None = None
+        self._failure: Exception | None = None
         self._template = RequestTemplate(case, order.run)
         self._run = f"/{order.run}-".encode()
         self._plan = due(case)
@@ -93,7 +90,7 @@ class Load:
             self._send()
             while self._answered < self._total - self._unsent and time.perf_counter() - self._heard < STALL_S:
                 if self._failure is not None:
-                    raise Fatal(f"the results cannot be read: {self._failure}")
+                    raise Fatal(f"the results cannot be read: {self._failure}") from self._failure
                 self._producer.poll(0.02)
         finally:
             self._ended.set()
@@ -104,14 +101,13 @@ class Load:
         topic, plan, template = self._order.topic_prefix + "requests", self._plan, self._template
         began, now, producer = self._began, time.perf_counter, self._producer
         number, total = 0, self._total
-        while number < total:
+        while number < total and self._failure is None:
             at_s = now() - began
             while number < total and plan[number][0] <= at_s:
                 due_s, tenant = plan[number]
                 producer.produce(
                     topic,
                     template.request(tenant, number),
-                    partition=int(due_s / PARTITION_S) % self._partitions,
                     on_delivery=self._delivered,
                 )
                 self._behind_ms[number] = (now() - began - due_s) * 1000
@@ -126,14 +122,19 @@ class Load:
             self._unsent += 1
 
     def _read(self) -> None:
+        try:
+            self._follow()
+        except Exception as failure:  # noqa: BLE001 - raised by run(), in the other thread
+            self._failure = failure
+
+    def _follow(self) -> None:
         run, poll = self._run, self._consumer.poll
         while not self._ended.is_set():
             message = poll(POLL_S)
             if message is None:
                 continue
             if (error := message.error()) is not None:
-                self._failure = error
-                return
+                raise KafkaException(error)
             key, value = message.key(), message.value()
             if key is not None and value is not None and run in key:
                 self._take(int(key[key.rindex(b"-") + 1 :]), value, time.perf_counter())
@@ -224,7 +225,7 @@ def _offer(order: Order) -> dict[str, Any]:
             _, end = consumer.get_watermark_offsets(TopicPartition(results, number), timeout=ANSWER_S)
             at_end.append(TopicPartition(results, number, end))
         consumer.assign(at_end)
-        return Load(order, producer, consumer, len(known[requests].partitions)).run()
+        return Load(order, producer, consumer).run()
     finally:
         consumer.close()
         producer.flush(ANSWER_S)

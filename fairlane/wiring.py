@@ -49,7 +49,7 @@ wait: rows are gathered anyway, and at 100 requests per second a fetch for each 
 
 _LANES_GATHER_MS = 5
 """A fetch costs the dispatcher and its broker more CPU than a request does, and one without a pause is answered with a
-record or two. As long as the engine of the gate pauses."""
+record or two."""
 
 
 class StageProcess:

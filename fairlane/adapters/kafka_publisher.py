@@ -300,6 +300,10 @@ class KafkaPublisher:
             return
         self._watch = self._loop.call_later(1.0, self._expire)
         self._metrics.set("publisher_buffered_bytes", float(self._buffered))
+        waiter = self._producer._message_accumulator._waiter_future
+        if self._live and not waiter.done():
+            # A batch whose broker was busy may have another leader by now, which has nothing under way.
+            waiter.set_result(None)
         limit = time.monotonic() - self._delivery_timeout_s
         for batch in [batch for batch in self._live if batch.created < limit]:
             self._drop(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -12,7 +13,7 @@ from fairlane.agents.gate import Gate, GateSettings
 from fairlane.agents.intake import IntakeLimits
 from fairlane.agents.settle import Settle
 from fairlane.errors import Fatal, Retry
-from fairlane.ports import TopicPartition
+from fairlane.ports import Outgoing, Record, TopicPartition
 from fairlane.schemas.base import timestamp_from_ms
 from fairlane.schemas.codec import encode
 from fairlane.schemas.result import Cost, Result, Status, Timings
@@ -101,6 +102,23 @@ async def test_a_request_is_held_and_put_in_its_lane_and_done_once_that_is_ackno
     [usage] = await store.usage(["acme"])
     assert usage.held_nano_usd == job["hold_nano_usd"] > 0
     assert kinds(world) == ["admitted"]
+
+
+async def test_a_record_whose_write_cannot_even_begin_is_worked_on_again_when_it_comes_again(
+    world: World, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put(REQUESTS, request("r-1"))
+
+    def refuse(_outgoing: Outgoing) -> asyncio.Future[Record]:
+        raise ValueError("cannot be encoded")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(world.publisher, "send", refuse)
+        with pytest.raises(ValueError, match="cannot be encoded"):
+            await feed.stage.process(world.log.records(REQUESTS), feed._done)
+    await feed.stage.process(world.log.records(REQUESTS), feed._done)
+    await feed.settle()
+    assert feed.done == {(REQUESTS, 0, 0)}
 
 
 async def test_bad_records_become_results_or_dead_letters_beside_good_ones(world: World, feed: Feed) -> None:

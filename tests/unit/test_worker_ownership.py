@@ -137,6 +137,31 @@ async def test_a_call_begun_after_an_attempt_without_a_result_is_told_by_the_nex
     assert len(world.provider.calls) == 4
 
 
+async def test_an_announcement_that_stands_without_its_attempt_hides_no_call(world: World) -> None:
+    await world.assign()
+    record = world.dispatch()
+    world.publisher.refuse = lambda outgoing: Fatal("fenced") if outgoing.topic == NAMES.results else None
+    await world.run(record)
+    world.publisher.refuse = lambda _: None
+    world.worker = world.new_worker()
+    await world.assign(note="5")
+    await crash_in_call(world, record)
+    # The next owner tells of call 2 and announces call 3; only the announcement gets into the log.
+    world.publisher.refuse = lambda outgoing: Fatal("fenced") if outgoing.topic == NAMES.attempts else None
+    await world.assign(note="5")
+    await world.run(record)
+    world.publisher.refuse = lambda _: None
+    world.worker = world.new_worker()
+    await world.assign(note="5")
+    await world.run(record)
+    assert len(world.provider.calls) == 3
+    assert told(world.attempts()) == [
+        (1, AttemptStatus.SUCCEEDED),
+        (2, AttemptStatus.ABANDONED),
+        (3, AttemptStatus.SUCCEEDED),
+    ]
+
+
 async def test_a_crash_before_the_first_commit_is_seen_by_what_was_written(world: World) -> None:
     await world.assign()
     first, second = world.dispatch("r-1"), world.dispatch("r-2")
