@@ -10,13 +10,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from fairlane.schemas.topics import TOPICS
 from tests.bad_input.case import Input, Kind, new_id, value
 from tests.bad_input.corpus import cases
 from tests.bad_input.judgement import fits, way_of_letter, way_of_result
 from tests.bad_input.oracle import DEAD, REPEATED, Oracle, Verdict, Way
 from tests.bad_input.wire import Sent, Wire
 
-PARTITIONS = 8
+PARTITIONS_OF = {topic.name: topic.partitions for topic in TOPICS}
+PARTITIONS = PARTITIONS_OF["requests"]
 AT_ONCE = 24
 """Inputs under way: enough to keep the gate busy, few enough that their own queue is no delay."""
 GOOD_EVERY_S = 0.02
@@ -101,7 +103,7 @@ class Session:
             if cancelled and verdict.accepted:
                 # It is too late for a request that is at a worker already.
                 verdict = Verdict(verdict.ways | {CANCELLED}, verdict.ids)
-            sent = await self._wire.send(item, partition if item.topic != "commands" else 0)
+            sent = await self._wire.send(item, partition % PARTITIONS_OF[item.topic])
             told.append(_Told(item, sent, verdict))
         await self._wire.until(lambda: all(map(self._decided, told)), OUTCOME_S)
         return told
