@@ -35,6 +35,14 @@ async def crash_in_call(world: World, *records: Record) -> str:
     return note
 
 
+async def end_without_result(world: World, record: Record) -> None:
+    """A worker calls and dies between its attempt, which stands in the log, and its result, which does not."""
+    world.publisher.refuse = lambda outgoing: Fatal("fenced") if outgoing.topic == NAMES.results else None
+    await world.run(record)
+    world.publisher.refuse = lambda _: None
+    world.worker = world.new_worker()
+
+
 async def test_a_call_that_may_have_been_made_is_told_and_made_again(world: World) -> None:
     await world.assign()
     record = world.dispatch()
@@ -106,10 +114,7 @@ async def test_the_attempt_behind_a_result_is_told_by_the_successor_if_the_worke
 async def test_an_attempt_in_the_log_without_a_result_is_not_told_again(world: World) -> None:
     await world.assign()
     record = world.dispatch()
-    world.publisher.refuse = lambda outgoing: Fatal("fenced") if outgoing.topic == NAMES.results else None
-    await world.run(record)
-    world.publisher.refuse = lambda _: None
-    world.worker = world.new_worker()
+    await end_without_result(world, record)
     await world.assign(note="5")
     await world.run(record)
     assert told(world.attempts()) == [(1, AttemptStatus.SUCCEEDED), (2, AttemptStatus.SUCCEEDED)]
@@ -119,10 +124,7 @@ async def test_an_attempt_in_the_log_without_a_result_is_not_told_again(world: W
 async def test_a_call_begun_after_an_attempt_without_a_result_is_told_by_the_next_owner(world: World) -> None:
     await world.assign()
     record = world.dispatch()
-    world.publisher.refuse = lambda outgoing: Fatal("fenced") if outgoing.topic == NAMES.results else None
-    await world.run(record)
-    world.publisher.refuse = lambda _: None
-    world.worker = world.new_worker()
+    await end_without_result(world, record)
     for _ in range(2):
         await world.assign(note="5")
         await crash_in_call(world, record)
@@ -140,10 +142,7 @@ async def test_a_call_begun_after_an_attempt_without_a_result_is_told_by_the_nex
 async def test_an_announcement_that_stands_without_its_attempt_hides_no_call(world: World) -> None:
     await world.assign()
     record = world.dispatch()
-    world.publisher.refuse = lambda outgoing: Fatal("fenced") if outgoing.topic == NAMES.results else None
-    await world.run(record)
-    world.publisher.refuse = lambda _: None
-    world.worker = world.new_worker()
+    await end_without_result(world, record)
     await world.assign(note="5")
     await crash_in_call(world, record)
     # The next owner tells of call 2 and announces call 3; only the announcement gets into the log.
