@@ -22,10 +22,10 @@ def clickhouse_launch(directory: Path, port: int) -> Launch:
         return await clickhouse_answers(address)
 
     argv = [
-        "nice", "-n", str(NICE), sys.executable, "-m", "fairlane.devstack.clickhouse_front",
+        sys.executable, "-m", "fairlane.devstack.clickhouse_front",
         "--host", HOST, "--port", str(port), "--path", str(directory.resolve()),
     ]  # fmt: skip
-    return Launch(argv, ready, port, address=address)
+    return Launch(argv, ready, port, address=address, nice=NICE)
 
 
 async def clickhouse_answers(url: str, timeout_s: float = 2.0) -> bool:

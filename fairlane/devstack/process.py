@@ -30,7 +30,8 @@ DEATHSIG = sys.platform.startswith("linux")
 class Launch:
     """What to run. ``ready`` asks the service; ``port`` is where it must listen before it counts as ready.
 
-    ``alive`` asks whether it still does anything, from when it is ready on.
+    ``alive`` asks whether it still does anything, from when it is ready on. ``nice`` is how far it makes room for
+    others where cores are scarce, 0 to 19.
     """
 
     argv: Sequence[str]
@@ -39,6 +40,7 @@ class Launch:
     env: Mapping[str, str] = field(default_factory=dict)
     address: str = ""
     alive: Callable[[], Awaitable[bool]] | None = None
+    nice: int = 0
 
 
 class NotReady(Fatal):
@@ -136,7 +138,8 @@ def start(launch: Launch, log: Path) -> ChildProcess:
         reading, lifeline = os.pipe()
         kept = (reading,)
     kind = "deathsig" if DEATHSIG else "pipe"
-    wrapper = [sys.executable, "-I", "-S", guard.__file__, kind, str(os.getpid()), str(kept[0] if kept else -1), "--"]
+    wrapper = [sys.executable, "-I", "-S", guard.__file__, kind, str(os.getpid())]
+    wrapper += [str(kept[0] if kept else -1), str(launch.nice), "--"]
     with log.open("ab") as out:
         try:
             popen = subprocess.Popen(

@@ -23,6 +23,8 @@ def redis_launch(binary: Path, directory: Path, port: int) -> Launch:
     argv = [
         str(binary), "--bind", HOST, "--port", str(port), "--dir", str(directory.resolve()),
         "--save", "", "--appendonly", "yes", "--appendfsync", "everysec",
+        # Writing the file anew takes a core; it is small as it is, and disks are large.
+        "--auto-aof-rewrite-min-size", "256mb", "--rdbcompression", "no",
     ]  # fmt: skip
     return Launch(argv, ready, port, address=address)
 

@@ -41,6 +41,9 @@ LOG_STEP = "topics and configuration"
 TABLES_STEP = "tables"
 STOP_ORDER = ("stages", "simulator", "clickhouse", "redis", "kafka")
 """What writes stops before what it writes to."""
+NICE = {"sinks": 5, "settle": 3}
+"""Stages that no answer waits for make room where cores are scarce: rows and released holds come a little later, and
+late ones are taken together, which costs less."""
 ALIVE_TIMEOUT_S = 5.0
 """A busy stage answers late; one that hangs not at all."""
 DRAIN_MARGIN_S = 5.0
@@ -183,4 +186,11 @@ def _stage_launch(
         return await http_answers(f"http://{host}:{port}/healthz", timeout_s=ALIVE_TIMEOUT_S)
 
     own = {"FAIRLANE_INSTANCE": name, "FAIRLANE_METRICS_PORT": str(port)}
-    return Launch([sys.executable, "-m", "fairlane", "run", stage], ready, port, {**environment(), **own}, alive=alive)
+    return Launch(
+        [sys.executable, "-m", "fairlane", "run", stage],
+        ready,
+        port,
+        {**environment(), **own},
+        alive=alive,
+        nice=NICE.get(stage, 0),
+    )

@@ -182,6 +182,27 @@ async def test_a_process_that_never_gets_ready_fails_the_stack_and_takes_the_res
     assert state.processes == ()
 
 
+def niceness_of_session(pid: int) -> int | None:
+    """None where the kernel does not share the cores between sessions."""
+    group = Path(f"/proc/{pid}/autogroup")
+    return int(group.read_text().split()[-1]) if group.exists() else None
+
+
+async def test_a_process_makes_room_for_others_as_far_as_its_launch_says(tmp_path: Path) -> None:
+    pool = PortPool(free=True)
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    for nice in (0, 7):
+        launch = replace(listener_launch(pool.choose(0)), nice=nice)
+        child = start(launch, tmp_path / "log")
+        try:
+            await child.wait_ready(launch, "listener", 30.0)
+            assert os.getpriority(os.PRIO_PROCESS, child.pid) == min(19, ours + nice)
+            assert niceness_of_session(child.pid) in (nice, None)
+        finally:
+            child.kill()
+            await child.ended()
+
+
 async def test_a_failed_step_fails_the_stack(tmp_path: Path, report: Callable[..., None]) -> None:
     async def refuse() -> None:
         raise Fatal("the broker refuses")
