@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -108,6 +109,13 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
 
     def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
         """Faust prints the traceback to stderr; the engine raises it instead."""
+
+    async def _wakeup_timer_in_thread(self) -> None:
+        # As Mode does it, but for the coroutine: where the other loop has ended, it would never be awaited.
+        self.last_wakeup_at = time.monotonic()
+        await self.sleep(0)
+        with contextlib.suppress(RuntimeError):
+            self.parent_loop.call_soon_threadsafe(lambda: None)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from fairlane.streams.engines.faust_consumer import (
     GATHERED_BYTES,
     GATHERING_FETCH_WAIT_MS,
     BatchConsumer,
+    BatchConsumerThread,
 )
 
 HEAD = TP("requests", 0)
@@ -145,3 +147,15 @@ async def test_building_an_application_touches_neither_the_log_nor_signals_nor_f
 def test_the_engine_can_be_imported_without_faust() -> None:
     program = "import sys, fairlane.streams.engines.faust; sys.exit('faust' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+async def test_a_thread_that_outlives_its_engine_leaves_nothing_unawaited(recwarn: pytest.WarningsRecorder) -> None:
+    async def at_once(_seconds: float) -> None: ...
+
+    ended = asyncio.new_event_loop()
+    ended.close()
+    thread = BatchConsumerThread.__new__(BatchConsumerThread)
+    thread.__dict__.update(parent_loop=ended, sleep=at_once)
+    await thread._wakeup_timer_in_thread()
+    gc.collect()
+    assert not [str(warning.message) for warning in recwarn if "never awaited" in str(warning.message)]
