@@ -54,8 +54,7 @@ class KafkaConsumer:
     """See :class:`~fairlane.ports.LogConsumer`. ``pattern`` is matched at the start of topic names.
 
     ``fetch_min_bytes`` lets the broker gather so much, or for :data:`FETCH_WAIT_MS`, before it answers a fetch.
-    ``gather_ms`` is a pause before the next fetch after a poll that returned a few records; a lone record is followed
-    by none, and neither is a backlog.
+    ``gather_ms`` is a pause between fetches under load: see :meth:`~fairlane.adapters.kafka_fetching.FetchGate.gather`.
     With an ``instance`` name (static membership) a process that comes back within the session timeout
     has its partitions at once, without a rebalance.
     """
@@ -160,8 +159,8 @@ class KafkaConsumer:
                 drained = self._drain(max_records)
                 left = deadline - time.monotonic()
                 if drained or left <= 0:
-                    if self._gate is not None and 1 < sum(map(len, drained.values())) < max_records // 2:
-                        self._gate.close_for(self._gather_s)
+                    if self._gate is not None:
+                        self._gate.gather(self._gather_s, sum(map(len, drained.values())), max_records)
                     self._check_life()
                     return drained
                 if self._revoking is None and self._coming is None:

@@ -9,6 +9,9 @@ from typing import Any
 
 TAKE_S = 0.02
 """How long the next fetch waits for records of the last one to be taken, so that it includes their partitions."""
+GATHERING_RATE = 200.0
+"""Records a second from which on a pause between fetches is worth it. Were it less, a pause after a hiccup would
+bring enough records to be followed by the next one, and the hiccup would last."""
 PARTIAL_WAIT_MS = 20
 """How long a fetch that leaves partitions out may wait at the broker for data."""
 
@@ -61,7 +64,13 @@ class FetchGate:
         """Begin nothing; what is under way ends."""
         self._open = False
 
-    def close_for(self, seconds: float) -> None:
-        """Begin nothing for so long, so that the next fetch is answered with all that comes in the meantime."""
-        self.close()
-        asyncio.get_running_loop().call_later(seconds, self.open)
+    def gather(self, seconds: float, taken: int, asked: int) -> None:
+        """Begin nothing for so long after a poll that gave ``taken`` of ``asked`` records, so that the next fetch is
+        answered with all that comes in the meantime.
+
+        There is no pause where fewer than ``seconds`` times :data:`GATHERING_RATE` records were taken, and none where
+        at least half of those asked for were: more of them wait.
+        """
+        if max(2.0, seconds * GATHERING_RATE) <= taken < asked // 2:
+            self.close()
+            asyncio.get_running_loop().call_later(seconds, self.open)

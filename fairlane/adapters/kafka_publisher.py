@@ -1,4 +1,4 @@
-"""The :class:`~fairlane.ports.Publisher` on Kafka: an idempotent producer with ``acks=all`` and no linger.
+"""The :class:`~fairlane.ports.Publisher` on Kafka: an idempotent producer with ``acks=all``.
 
 ``AIOKafkaProducer.send`` is a coroutine that may wait for room, so calling it for each record costs
 a task each, and order per partition would rest on how tasks are scheduled. This class appends to
@@ -22,6 +22,7 @@ from aiokafka.structs import TopicPartition
 from aiokafka.util import create_future
 
 from fairlane.adapters.kafka_batch import Entry, PublishBatch, described
+from fairlane.adapters.kafka_sending import gather_between_requests
 from fairlane.errors import FairlaneError, Fatal, Poison, Retry
 from fairlane.ports import Outgoing, Record
 from fairlane.schemas.topics import partition_for
@@ -39,7 +40,8 @@ class KafkaPublisher:
     """See :class:`~fairlane.ports.Publisher`. Call :meth:`start` first and :meth:`stop` last.
 
     ``delivery_timeout_ms`` bounds how long an acknowledgement may take; ``buffer_bytes`` what may be
-    queued, beyond which sending fails with Retry; ``max_record_bytes`` one record (else Poison).
+    queued, beyond which sending fails with Retry; ``max_record_bytes`` one record (else Poison). With ``gather_ms``
+    requests begin so far apart while each holds several records; a lone record is sent at once.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class KafkaPublisher:
         metadata_timeout_ms: int = 10_000,
         buffer_bytes: int = 64 * 1_048_576,
         max_record_bytes: int = 4 * 1_048_576 - 1_024,
+        gather_ms: int = 0,
     ) -> None:
         self._bootstrap = bootstrap
         self._client_id = client_id
@@ -60,6 +63,7 @@ class KafkaPublisher:
         self._metadata_timeout_s = metadata_timeout_ms / 1000
         self._buffer_bytes = buffer_bytes
         self._max_record_bytes = max_record_bytes
+        self._gather_s = gather_ms / 1000
         self._producer: Any = None
         self._stopping = False
         self._counts: dict[str, int] = {}
@@ -88,6 +92,8 @@ class KafkaPublisher:
         except (KafkaError, OSError, TimeoutError) as failure:
             await _quietly(producer.stop())
             raise Retry(f"Kafka at {self._bootstrap} does not answer: {failure}", after=1.0) from failure
+        if self._gather_s:
+            gather_between_requests(producer, self._gather_s)
         self._producer = producer
         self._watch = self._loop.call_later(1.0, self._expire)
 

@@ -9,7 +9,7 @@ from fairlane.devstack.http_readiness import http_answers
 from fairlane.devstack.port_choice import HOST
 from fairlane.devstack.process import Launch
 
-NICE = 5
+NICE = 3
 """An insert uses all cores for some milliseconds, and requests on their way would wait for it. Rows can wait."""
 
 

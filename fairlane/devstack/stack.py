@@ -41,7 +41,7 @@ LOG_STEP = "topics and configuration"
 TABLES_STEP = "tables"
 STOP_ORDER = ("stages", "simulator", "clickhouse", "redis", "kafka")
 """What writes stops before what it writes to."""
-NICE = {"sinks": 5, "settle": 3}
+NICE = {"sinks": 3, "settle": 2}
 """Stages that no answer waits for make room where cores are scarce: rows and released holds come a little later, and
 late ones are taken together, which costs less."""
 ALIVE_TIMEOUT_S = 5.0

@@ -7,6 +7,7 @@ import inspect
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from aiokafka.consumer.fetcher import Fetcher
 
 from fairlane.adapters.kafka_fetching import PARTIAL_WAIT_MS, FetchGate, include_taken_partitions
@@ -78,11 +79,31 @@ def test_a_closed_gate_holds_fetches_back_and_an_opened_one_has_them_planned_at_
     assert fetcher._get_actions_per_node(None) == (["fetch"], "others")
 
 
-async def test_a_gate_that_is_closed_for_a_while_opens_by_itself() -> None:
+async def test_fetches_pause_after_a_poll_under_load_and_go_on_by_themselves() -> None:
     fetcher = GatedFetcher()
-    FetchGate(SimpleNamespace(_fetcher=fetcher)).close_for(0.01)
+    FetchGate(SimpleNamespace(_fetcher=fetcher)).gather(0.01, taken=20, asked=500)
     assert fetcher._get_actions_per_node(None) == ([], "others")
     async with asyncio.timeout(10):
         while not fetcher.notified:  # noqa: ASYNC110 - a timer opens it
             await asyncio.sleep(0.001)
     assert fetcher._get_actions_per_node(None) == (["fetch"], "others")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "taken", "pauses"),
+    [
+        (0.04, 0, False),
+        (0.04, 1, False),
+        # What 40 ms bring at 100 records a second: a pause after it would be followed by pauses for ever.
+        (0.04, 4, False),
+        (0.04, 8, True),
+        (0.005, 1, False),
+        (0.005, 2, True),
+        (0.04, 249, True),
+        (0.04, 250, False),
+    ],
+)
+async def test_few_records_and_a_backlog_are_followed_by_no_pause(seconds: float, taken: int, pauses: bool) -> None:
+    fetcher = GatedFetcher()
+    FetchGate(SimpleNamespace(_fetcher=fetcher)).gather(seconds, taken, asked=500)
+    assert fetcher._get_actions_per_node(None) == ([] if pauses else ["fetch"], "others")

@@ -1,4 +1,4 @@
-"""When aiokafka's sender is woken: for what it can send now, and for nothing else."""
+"""When aiokafka's sender sends: at once what can be sent, and under load what has gathered."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aiokafka.producer.message_accumulator import MessageAccumulator
 from aiokafka.producer.sender import Sender
 
 from fairlane.adapters.kafka_publisher import KafkaPublisher
+from fairlane.adapters.kafka_sending import FEW, gather_between_requests
 from fairlane.ports import Outgoing, Record
 
 BROKER_OF = {0: 1, 1: 2}
@@ -123,3 +124,56 @@ async def test_a_record_that_waits_for_a_busy_broker_leaves_with_those_that_come
     producing.answer(1)
     await asyncio.gather(*acks)
     assert [batch.record_count for _, batches in producing.requests for batch in batches.values()] == [1, 2]
+
+
+class TestGathering:
+    PAUSE_S = 3600.0
+
+    @pytest.fixture
+    def gathering(self, producing: Producing, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+        """The publisher gathers between requests; a pause ends when this event is set."""
+        over, sleep = asyncio.Event(), asyncio.sleep
+
+        async def pause(seconds: float) -> None:
+            await (over.wait() if seconds > 1 else sleep(seconds))
+
+        monkeypatch.setattr(asyncio, "sleep", pause)
+        gather_between_requests(producing.publisher._producer, self.PAUSE_S)
+        return over
+
+    async def test_a_request_of_several_records_is_followed_by_a_pause(
+        self, producing: Producing, gathering: asyncio.Event
+    ) -> None:
+        first = [producing.send(0) for _ in range(FEW)]
+        await settle()
+        producing.answer(1)
+        await asyncio.gather(*first)
+        later = [producing.send(0), producing.send(0)]
+        await settle()
+        assert len(producing.requests) == 1, "the acknowledgements came, and yet nothing more is sent"
+        gathering.set()
+        await settle()
+        producing.answer(1)
+        await asyncio.gather(*later)
+        assert [batch.record_count for _, batches in producing.requests for batch in batches.values()] == [FEW, 2]
+
+    async def test_a_request_of_fewer_is_not(self, producing: Producing, gathering: asyncio.Event) -> None:
+        for _ in range(2):
+            acks = [producing.send(0) for _ in range(FEW - 1)]
+            await settle()
+            producing.answer(1)
+            await asyncio.gather(*acks)
+            await settle()
+        assert len(producing.requests) == 2
+        assert not gathering.is_set()
+
+    async def test_another_broker_is_not_waited_for(self, producing: Producing, gathering: asyncio.Event) -> None:
+        first = [producing.send(0) for _ in range(FEW)]
+        await settle()
+        producing.answer(1)
+        await asyncio.gather(*first)
+        other = producing.send(1)
+        await settle()
+        producing.answer(2)
+        assert (await other).partition == 1
+        gathering.set()
