@@ -7,9 +7,11 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.drawing import Panel, draw
+from benchmarks.soak_samples import open_handles
 from benchmarks.soak_verdict import Custody, Sample, growths, slope
 
 CUSTODY = Custody(sent=100, answered=100, duplicates=0, rows=100, distinct_rows=100, lag_at_end=0.0)
@@ -83,3 +85,11 @@ def test_a_plot_is_a_picture_and_the_same_each_time(tmp_path: Path) -> None:
         draw(path, [panel, replace(panel, log_y=True)], "title")
     assert ET.fromstring(first.read_text()).tag.endswith("svg")
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_files_of_the_data_are_no_handles_and_others_are(tmp_path: Path) -> None:
+    data, process = tmp_path / "data", psutil.Process()
+    data.mkdir()
+    before = open_handles(process, data)
+    with (data / "segment.log").open("w"), (tmp_path / "other").open("w"):
+        assert open_handles(process, data) == before + 1
