@@ -216,6 +216,18 @@ async def test_who_waits_is_woken_by_what_comes(connection: HttpConnection) -> N
     assert connection.status == 200
 
 
+async def test_an_answer_too_long_to_be_buffered_and_never_read_leaves_it_unusable(
+    connection: HttpConnection, transport: FakeTransport
+) -> None:
+    connection.send(b"request")
+    body = b"x" * (BUFFERED_BYTES_MAX + 1)
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    assert not transport.reading
+    assert not connection.free, "the next answer would never be read"
+    await whole(connection)
+    assert transport.reading
+
+
 async def test_a_request_is_sent_as_it_is(connection: HttpConnection, transport: FakeTransport) -> None:
     connection.send(b"POST / HTTP/1.1\r\n\r\n")
     assert transport.sent == [b"POST / HTTP/1.1\r\n\r\n"]

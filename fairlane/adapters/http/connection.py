@@ -56,6 +56,7 @@ class HttpConnection(asyncio.Protocol):
         transport = self._transport
         return (
             self._failure is None
+            and not self._paused
             and ((self._complete and self._keep) or not self._asked)
             and transport is not None
             and not transport.is_closing()
