@@ -44,6 +44,8 @@ PARTITIONS_S = 10.0
 """How often a followed topic is asked whether it has more partitions."""
 GATHER_S = 0.02
 """How long results may gather while nobody waits for the slots they free: a fetch costs far more than a result."""
+IDLE_GATHER_S = 0.25
+"""The same while nothing of our pools is under way: all that comes then is of other pools."""
 
 
 class Dispatcher:
@@ -210,7 +212,7 @@ class Dispatcher:
         results, commands = self._names.results, self._names.commands
         starts = {topic: dict(await self._reader.ends(topic)) for topic in (results, commands)}
         for name, work in (
-            ("results", self._follow(results, starts[results], self._on_result, GATHER_S)),
+            ("results", self._follow(results, starts[results], self._on_result, gathers=True)),
             ("commands", self._follow(commands, starts[commands], self._on_command)),
             ("ticks", self._tick()),
             ("marks", self._marks.run()),
@@ -243,7 +245,8 @@ class Dispatcher:
         topic: str,
         starts: Mapping[int, int],
         take: Callable[[Record], Awaitable[None]],
-        gather_s: float = 0.0,
+        *,
+        gathers: bool = False,
     ) -> None:
         position = dict(starts)
         while True:
@@ -256,8 +259,9 @@ class Dispatcher:
                         position[record.partition] = record.offset + 1
                     for scheduler in self._pools.values() if batch else ():
                         self._pump(scheduler)
-                    if batch and gather_s and not any(scheduler.waits for scheduler in self._pools.values()):
-                        await self._gathering.at_most(gather_s)
+                    if batch and gathers and not any(scheduler.waits for scheduler in self._pools.values()):
+                        busy = any(scheduler.under_way for scheduler in self._pools.values())
+                        await self._gathering.at_most(GATHER_S if busy else IDLE_GATHER_S)
                     if self._clock.monotonic() - counted_at >= PARTITIONS_S:
                         counted_at = self._clock.monotonic()
                         now = await self._reader.starts(topic)

@@ -100,8 +100,7 @@ class PoolScheduler:
         self.changed = True
         for key, group in inherited.in_flight.items():
             self._slots.take(group, key, None)
-        if inherited.state is not None:
-            state = inherited.state
+        if (state := inherited.state) is not None:
             self._queue.restore(state.counters, state.floor, state.predicted_output)
 
     def apply(self, view: ConfigView) -> None:
@@ -115,6 +114,11 @@ class PoolScheduler:
     def waits(self) -> bool:
         """Whether any request waits, for a slot or for what was written before."""
         return len(self._queue) > 0
+
+    @property
+    def under_way(self) -> int:
+        """How many requests have a slot."""
+        return self._slots.in_flight
 
     @property
     def _may_write(self) -> bool:
@@ -390,8 +394,7 @@ class PoolScheduler:
         when_acknowledged(acks, self._pending, acknowledged)
 
     def _remember(self, admission: bytes | None) -> None:
-        if admission is None:
-            return
-        self._ended[admission] = None
-        if len(self._ended) > ENDED_MAX:
-            self._ended.popitem(last=False)
+        if admission is not None:
+            self._ended[admission] = None
+            if len(self._ended) > ENDED_MAX:
+                self._ended.popitem(last=False)

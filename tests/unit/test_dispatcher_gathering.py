@@ -14,6 +14,19 @@ from tests.stage_harness import NAMES, World, config
 from tests.unit.test_dispatcher import bound, dispatching, eventually, finish, job
 
 
+class Counting(MemoryReader):
+    """Counts the batches of results that were read."""
+
+    reads = 0
+
+    async def read(
+        self, topic: str, starts: Mapping[int, int], ends: Mapping[int, int] | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
+        async for batch in super().read(topic, starts, ends):
+            self.reads += topic == NAMES.results and len(batch) > 0
+            yield batch
+
+
 @pytest.fixture
 def world() -> World:
     return World()
@@ -43,18 +56,8 @@ async def test_a_request_that_waits_makes_results_be_read_at_once(
 async def test_results_are_read_together_while_nobody_waits_for_a_slot(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Counting(MemoryReader):
-        reads = 0
-
-        async def read(
-            self, topic: str, starts: Mapping[int, int], ends: Mapping[int, int] | None = None
-        ) -> AsyncIterator[Sequence[Record]]:
-            async for batch in super().read(topic, starts, ends):
-                Counting.reads += topic == NAMES.results and len(batch) > 0
-                yield batch
-
     monkeypatch.setattr(dispatcher, "GATHER_S", 3_600.0)
-    world.reader = Counting(world.log)
+    world.reader = reader = Counting(world.log)
     async with dispatching(world, config(slots=20)) as feed:
         for number in range(10):
             world.log.append(job(world, f"r-{number}"))
@@ -62,7 +65,27 @@ async def test_results_are_read_together_while_nobody_waits_for_a_slot(
         for record in bound(world):
             finish(world, record)
             await feed.settle()
-        assert Counting.reads == 1
+        assert reader.reads == 1
+
+
+async def test_results_of_other_pools_gather_for_longer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "GATHER_S", 0.0)
+    monkeypatch.setattr(dispatcher, "IDLE_GATHER_S", 3_600.0)
+    world.reader = reader = Counting(world.log)
+    async with dispatching(world, config(slots=1)) as feed:
+        world.log.append(job(world, "r-0"))
+        await feed.step()
+        for _ in range(4):
+            # With the first the slot is free: nothing is under way, and the others are nothing to this dispatcher.
+            finish(world, bound(world)[0])
+            await feed.settle()
+        assert reader.reads == 1
+        for number in (1, 2):
+            world.log.append(job(world, f"r-{number}"))
+        await feed.step()
+        # Whoever waits for the slot of the one before ends the pause.
+        finish(world, bound(world)[1])
+        await eventually(lambda: len(bound(world)) == 3)
 
 
 class RecordingStore(MemoryAdmissionStore):
