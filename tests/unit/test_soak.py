@@ -106,9 +106,9 @@ def test_a_plot_is_a_picture_and_the_same_each_time(tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_files_of_the_data_are_no_handles_and_others_are(tmp_path: Path) -> None:
+def test_files_of_the_data_and_of_proc_are_no_handles_and_others_are(tmp_path: Path) -> None:
     data, process = tmp_path / "data", psutil.Process()
     data.mkdir()
     before = open_handles(process, data)
-    with (data / "segment.log").open("w"), (tmp_path / "other").open("w"):
+    with (data / "segment.log").open("w"), (tmp_path / "other").open("w"), Path("/proc/self/stat").open():
         assert open_handles(process, data) == before + 1
