@@ -24,7 +24,7 @@ def open_handles(process: psutil.Process, data: Path) -> int:
     """Sockets, pipes and files of a process, but for two kinds of files that are no leak.
 
     Those below ``data``: a log has more of them the longer it is. And those in /proc: ClickHouse keeps three for each
-    thread of its pool, and the pool never shrinks below its largest so far.
+    of its threads. So threads that pile up are not seen here.
     """
     spared = (data, Path("/proc"))
     files = [Path(file.path) for file in process.open_files()]

@@ -46,25 +46,6 @@ def test_what_grows_during_the_warm_up_only_is_not_judged() -> None:
     assert not growths(memory(steady, "redis", "Redis keys"), 200)[0].holds
 
 
-def test_connections_that_come_and_go_with_load_are_no_leak_and_those_that_stay_are() -> None:
-    chance = random.Random(3)
-    # Busier in the second half: more connections at most times, but now and then none of them is left.
-    waves = {n: 40.0 if n % 50 < 10 else 40 + chance.uniform(0, 60 if n < 500 else 240) for n in range(0, 900, 5)}
-    (found,) = growths(memory(waves, "worker-1", "handles"), 180)
-    assert found.holds
-    leak = {second: value + second / 30 for second, value in waves.items()}
-    (found,) = growths(memory(leak, "worker-1", "handles"), 180)
-    assert not found.holds
-
-
-def test_lag_that_swings_with_each_insert_holds_and_lag_that_rises_does_not() -> None:
-    swings = {second: 4_000.0 + 7_000 * (second % 20) / 20 for second in range(0, 900, 3)}
-    (found,) = growths(memory(swings, "sinks", "lag, records"), 180)
-    assert found.holds
-    (found,) = growths(memory({n: value + n * 20 for n, value in swings.items()}, "sinks", "lag, records"), 180)
-    assert not found.holds
-
-
 def test_a_series_that_could_hardly_be_sampled_does_not_hold() -> None:
     (found,) = growths(memory({500: 1.0, 505: 1.0}), 100)
     assert not found.holds
