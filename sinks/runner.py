@@ -82,6 +82,7 @@ class SinkRunner:
         self._paused: frozenset[TopicPartition] = frozenset()
         self._overfull = False
         self._joined = False
+        self._assignments = 0
         self._not_before = 0.0
         self._trouble = ""
         self._round: asyncio.Task[bool] | None = None
@@ -133,6 +134,7 @@ class SinkRunner:
         self._paused = frozenset()  # an assignment resumes all
         self._pause_or_resume()
         self._joined = True
+        self._assignments += 1
         self._metrics.set("engine_assigned_partitions", len(self._owned), stage=_STAGE)
 
     async def revoked(self, partitions: frozenset[TopicPartition]) -> None:
@@ -204,14 +206,17 @@ class SinkRunner:
 
     async def _insert_round(self, chosen: _Chosen) -> bool:
         """Announce, insert, mark; False if something is to be tried again."""
+        asked_in = self._assignments
         try:
             await self._announce(chosen)
         except Retry as failure:
             self._wait(failure)
             return False
         except OwnershipLost:
-            # The consumer joins again in one of the next polls and says what it owns then.
-            self._owned = {}
+            # The consumer joins again in one of the next polls and says what it owns then. If it has said so
+            # since this was asked, that counts: what is let go of now nobody would assign again.
+            if asked_in == self._assignments:
+                self._owned = {}
             return False
         if not chosen:
             return True

@@ -172,7 +172,11 @@ class LogConsumer(Protocol):
         ...
 
     async def commit(self, positions: Mapping[TopicPartition, Position]) -> None:
-        """Commit. Raises Retry if it may be tried again, or :class:`OwnershipLost` if the member is out."""
+        """Commit. Raises Retry if it may be tried again, or :class:`OwnershipLost` if the member is out.
+
+        A rebalance may overtake it: then OwnershipLost is about the generation in which it was asked,
+        and what the listener has heard since says what is owned.
+        """
         ...
 
     def seek(self, partition: TopicPartition, offset: int) -> None:

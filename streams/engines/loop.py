@@ -76,7 +76,7 @@ class LoopEngine:
         )
         self._owned: frozenset[TopicPartition] = frozenset()
         self._paused: frozenset[TopicPartition] = frozenset()
-        self._epoch = 0
+        self._epoch = self._asked_in = 0
         self._joined = False
         self._taking_in: frozenset[TopicPartition] = frozenset()
         self._work: asyncio.Task[None] | None = None
@@ -319,6 +319,10 @@ class LoopEngine:
             return False
         except OwnershipLost as failure:
             self._metrics.inc("engine_commits_total", stage=self._name, outcome="lost")
+            if self._asked_in != self._epoch:
+                # A rebalance overtook it and says what is owned: nobody would assign again what is let go of now.
+                _log.warning("offsets_not_committed", stage=self._name, reason=str(failure))
+                return False
             _log.warning("partitions_lost", stage=self._name, reason=str(failure))
             self._epoch += 1
             self._owned = self._taking_in = frozenset()
@@ -332,7 +336,7 @@ class LoopEngine:
         positions = self._ledger.positions(self._stage.note)
         if not positions:
             return
-        started = self._clock.monotonic()
+        self._asked_in, started = self._epoch, self._clock.monotonic()
         await self._consumer.commit(positions)
         self._ledger.committed(positions)
         self._metrics.observe("engine_commit_seconds", self._clock.monotonic() - started, stage=self._name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -14,6 +15,7 @@ from fairlane.ports import Position, Record, Restored, TopicPartition
 from fairlane.streams.engines.loop import LoopEngine
 from fairlane.telemetry import NO_METRICS
 from tests.contract.engine_behaviour import EngineBehaviour, RememberingStage, at, committed, until, write
+from tests.late_commits import LateCommits
 
 
 class LoopProcess:
@@ -126,6 +128,24 @@ class TestLoopEngineInMemory(EngineBehaviour):
         assert stage.lost == [{TopicPartition(topic, 0)}]
         await until(lambda: len(stage.delivered) == 8, process)
         assert [offset for _, offset in stage.delivered] == [0, 1, 2, 3, 4, 2, 3, 4]
+        await process.stop()
+
+    async def test_a_commit_that_a_rebalance_overtook_costs_no_partition(self, world: MemoryWorld) -> None:
+        topic, stage = await world.topic(1), RememberingStage()
+        consumer = LateCommits(world.memory, "g", [topic])
+        process = LoopProcess(consumer, stage, window=1_000, batch=100)
+        stage.finishes = lambda record: record.offset < 2
+        await until(lambda: process.engine.ready, process)
+        consumer.away = True
+        await write(world, topic, 5)
+        await until(lambda: len(stage.in_flight) == 3 and consumer.turned_away > 0, process)
+        async with consumer.between_generations():
+            consumer.away, consumer.late = False, True
+            await until(lambda: consumer.under_way, process)
+        stage.finish(lambda _: True)
+        await committed(world, "g", topic, at(5))
+        assert stage.lost == []
+        assert Counter(stage.delivered).most_common(1)[0][1] == 1
         await process.stop()
 
     async def test_what_retention_deleted_is_passed_over(self, world: MemoryWorld) -> None:

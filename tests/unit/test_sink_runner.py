@@ -25,6 +25,7 @@ from fairlane.sinks.runner import SinkRunner
 from fairlane.sinks.tables import ATTEMPTS, DEAD_LETTERS, DECISIONS, REQUESTS, Table
 from fairlane.telemetry import NO_METRICS, Metrics, PrometheusMetrics
 from tests import sink_samples as samples
+from tests.late_commits import LateCommits
 
 PREFIX = "t."
 RESULTS, GROUP = PREFIX + "results", "sinks"
@@ -74,9 +75,11 @@ class Sinks:
         self.metrics: Metrics = NO_METRICS
         self._running: list[tuple[asyncio.Task[None], asyncio.Event, MemoryConsumer]] = []
 
-    def start(self, *, rows: int = 50, age_ms: int = 5, recent: int = 1000, instance: str = "") -> SinkRunner:
+    def start(
+        self, *, rows: int = 50, age_ms: int = 5, recent: int = 1000, instance: str = "", kind: type = MemoryConsumer
+    ) -> SinkRunner:
         feeds = feeds_by_topic(PREFIX)
-        consumer = MemoryConsumer(self.log, GROUP, feeds, session_timeout_ms=60, instance=instance)
+        consumer = kind(self.log, GROUP, feeds, session_timeout_ms=60, instance=instance)
         runner = SinkRunner(
             consumer, MemoryReader(self.log), self.writer, feeds, SystemClock(), self.metrics,
             batch_rows=rows, batch_ms=age_ms, drain_timeout_ms=2000, recent_offsets=recent, poll_ms=5,
@@ -335,6 +338,21 @@ async def test_a_process_that_lost_its_partitions_inserts_nothing_more_of_them(s
     runner = sinks.start()
     await until(lambda: runner._joined and not runner._owned)
     assert sinks.writer.tokens == []
+
+
+async def test_a_commit_that_a_rebalance_overtook_costs_no_partition(sinks: Sinks) -> None:
+    runner = sinks.start(kind=LateCommits)
+    _, _, consumer = sinks._running[0]
+    assert isinstance(consumer, LateCommits)
+    await until(lambda: runner.ready)
+    consumer.away = True
+    sinks.send_results(1, 50)
+    await until(lambda: consumer.turned_away > 0)
+    async with consumer.between_generations():
+        consumer.away, consumer.late = False, True
+        await until(lambda: consumer.under_way)
+    await until(sinks.committed)
+    assert Counter(sinks.request_ids()) == {f"r-{n}": 1 for n in range(1, 51)}
 
 
 @pytest.mark.parametrize("seed", range(8))
