@@ -1,4 +1,4 @@
-"""Samples of a running stack: memory and open handles of each process, Redis, and how far each group is behind."""
+"""Samples of a running stack: memory, handles and threads of each process, Redis, and how far each group is behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def open_handles(process: psutil.Process, data: Path) -> int:
     """Sockets, pipes and files of a process, but for two kinds of files that are no leak.
 
     Those below ``data``: a log has more of them the longer it is. And those in /proc: ClickHouse keeps three for each
-    of its threads. So threads that pile up are not seen here.
+    of its threads, which are a series of their own.
     """
     spared = (data, Path("/proc"))
     files = [Path(file.path) for file in process.open_files()]
@@ -87,11 +87,13 @@ class Sampler:
             try:
                 found = psutil.Process(process.identity.pid)
                 resident, handles = found.memory_info().rss, open_handles(found, self._data)
+                threads = found.num_threads()
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
             if process.ready:
                 self._note("memory, MB", process.name, resident / 1e6)
                 self._note("handles", process.name, handles)
+                self._note("threads", process.name, threads)
 
     async def _look_at_redis(self, redis: Redis) -> None:
         try:

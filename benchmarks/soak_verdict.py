@@ -30,6 +30,7 @@ class Tolerance:
 TOLERANCES: Mapping[str, Tolerance] = {
     "memory, MB": Tolerance(0.10, 10),
     "handles": Tolerance(0.10, 8),
+    "threads": Tolerance(0.10, 4),
     "Redis keys": Tolerance(0.05, 100),
     "Redis memory, MB": Tolerance(0.10, 2),
     "lag, records": Tolerance(0.0, 1_000),
@@ -74,7 +75,7 @@ def growths(samples: Sequence[Sample], warm_up_s: float) -> list[Growth]:
         grew = slope(points) * span_s if len(points) >= SAMPLES_LEAST else math.inf
         tolerance = TOLERANCES[series]
         allowed = max(tolerance.least, tolerance.share * median) if points else 0.0
-        judged = of not in NOT_JUDGED or series == "handles"
+        judged = of not in NOT_JUDGED or series != "memory, MB"
         found.append(Growth(series, of, median, grew, allowed if judged else None))
     return found
 
