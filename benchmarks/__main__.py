@@ -14,10 +14,12 @@ import click
 from benchmarks.chain import measure_chain
 from benchmarks.command_line import run_command
 from benchmarks.gate import measure_gate
+from benchmarks.kills import read_kills
 from benchmarks.measures import Measures, bars
 from benchmarks.own_stack import bench_settings, own_stack, running_stack
-from benchmarks.report import print_bars, provenance, write_results
+from benchmarks.report import RESULTS, print_bars, provenance, write_results
 from benchmarks.routing import measure_routing
+from benchmarks.shares import measure_shares
 from benchmarks.sink import measure_sink
 from benchmarks.startup import measure_startup
 from fairlane.logs import configure_logging
@@ -53,8 +55,8 @@ def command(parts: tuple[str, ...], quick: bool, name: str, engines: str) -> int
         measure_startup(measures, say, ups=1 if quick else 3)
     if "chain" in chosen or "sink" in chosen:
         _chain(measures, say, quick=quick, engines=engines, sink="sink" in chosen)
-    written = write_results(measures, origin, name or ("bench-quick" if quick else "bench"))
-    rows = bars(measures)
+    rows = bars(measures, read_kills(RESULTS / "chaos.csv"))
+    written = write_results(measures, rows, origin, name or ("bench-quick" if quick else "bench"))
     print_bars(rows, origin)
     for path in written:
         click.echo(f"written: {path}")
@@ -73,6 +75,8 @@ def _chain(measures: Measures, say: Callable[[str], None], *, quick: bool, engin
                 await measure_chain(stack, measures, say, quick=quick)
                 if sink:
                     await measure_sink(stack, measures, say)
+                if not quick:
+                    await measure_shares(stack, measures, say)
 
         asyncio.run(run())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from fairlane.devstack.first_config import SIMULATOR_URL, FirstConfig
 
@@ -13,13 +14,15 @@ FLOODED_MODEL = "flooded-small"
 FLOODED_SLOTS = 32
 """At 90 ms a call they serve about 350 requests per second: more than the light tenants ask, less than the flooder."""
 SLOTS = 512
+HEAVY, LIGHT = "weight-4", "weight-1"
+HEAVY_WEIGHT = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """A load in an open loop: request ``n`` is due at ``n / rate`` seconds, whatever became of the others.
 
-    ``tenants`` take turns. ``flood_rate`` is what one more tenant asks at the same time.
+    ``tenants`` take turns, or those of ``names`` do. ``flood_rate`` is what one more tenant asks at the same time.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Case:
     tenants: int = 5
     body_bytes: int = 1024
     flood_rate: float = 0.0
+    names: tuple[str, ...] = ()
 
     @property
     def requests(self) -> int:
@@ -68,9 +72,11 @@ def bench_config() -> FirstConfig:
         ],
         "routes": {},
     }  # fmt: skip
-    tenants = [{"tenant_id": tenant_name(number), "max_undispatched": 100_000} for number in range(TENANTS)]
+    names = [*(tenant_name(number) for number in range(TENANTS)), LIGHT]
+    tenants: list[dict[str, Any]] = [{"tenant_id": name, "max_undispatched": 100_000} for name in names]
+    tenants += [{"tenant_id": HEAVY, "max_undispatched": 100_000, "weight": HEAVY_WEIGHT}, {"tenant_id": FLOODER}]
     # JSON is YAML.
-    return FirstConfig(json.dumps({"tenants": [*tenants, {"tenant_id": FLOODER}]}), json.dumps(catalog))
+    return FirstConfig(json.dumps({"tenants": tenants}), json.dumps(catalog))
 
 
 class RequestTemplate:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.kills import Kills, read_kills
 from benchmarks.measures import Measure, Measures, bars
 from benchmarks.report import RESULTS, number
+from benchmarks.result_table import Table, read_table
 from benchmarks.soak_verdict import TOLERANCES
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -19,24 +19,6 @@ TABLES = ("bench.csv", "bench-quick.csv")
 LOADS = ("100/s", "500/s", "1000/s", "300/s of 16 KB", "500/s of 1,000 tenants")
 NOT_MEASURED = "Not measured yet: `make bench`, then `make docs`."
 PARTS_OF_THE_STACK = ("gate", "dispatcher", "worker", "settle", "sinks", "kafka", "redis", "clickhouse", "simulator")
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table of results as it was written: where it comes from, and its rows."""
-
-    name: str
-    origin: Mapping[str, str]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def read_table(path: Path) -> Table:
-    """A CSV file of results. Raises OSError where there is none."""
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = file.readlines()
-    pairs = (line[2:].rstrip("\n").partition(": ") for line in lines if line.startswith("# "))
-    rows = list(csv.reader(line for line in lines if not line.startswith("#")))
-    return Table(path.name, {key: value for key, _, value in pairs}, tuple(tuple(row) for row in rows[1:]))
 
 
 def measures_of(table: Table) -> Measures:
@@ -54,10 +36,10 @@ def origin_part(table: Table) -> str:
     return f"From [`{table.name}`](../benchmarks/results/{table.name}). {told}."
 
 
-def bars_part(measures: Measures) -> str:
+def bars_part(measures: Measures, kills: Kills | None) -> str:
     """Each bar with its goal and what was measured."""
     lines = ["| what | unit | first bar | goal | measured | |", "|---|---|---|---|---|---|"]
-    for bar in bars(measures):
+    for bar in bars(measures, kills):
         sign = "≥" if bar.more else "≤"
         first, goal = (f"{sign} {number(value)}" if value is not None else "" for value in (bar.first, bar.goal))
         measured = number(bar.measured) if bar.measured is not None else ""
@@ -128,7 +110,7 @@ def parts(results: Path = RESULTS) -> Mapping[str, Callable[[], str]]:
     measures = measures_of(table)
     return {
         "origin": lambda: origin_part(table),
-        "bars": lambda: bars_part(measures),
+        "bars": lambda: bars_part(measures, read_kills(results / "chaos.csv")),
         "loads": lambda: loads_part(measures) + picture(path.with_suffix(".svg"), "Added latency of each load"),
         "cpu": lambda: cpu_part(measures),
         "gate": lambda: gate_part(measures),

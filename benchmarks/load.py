@@ -198,7 +198,7 @@ class Load:
 
 def due(case: Case) -> list[tuple[float, str]]:
     """When each request is due, in seconds from the start, and whose it is."""
-    tenants = [tenant_name(number) for number in range(case.tenants)]
+    tenants = case.names or [tenant_name(number) for number in range(case.tenants)]
     plan = [(number / case.rate, tenants[number % len(tenants)]) for number in range(case.requests)]
     plan += [(number / case.flood_rate, FLOODER) for number in range(case.flood_requests)]
     return sorted(plan)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from benchmarks.kills import Kills
+
 
 class Measure(NamedTuple):
     """One figure. ``case`` is the load or the part it belongs to."""
@@ -51,7 +53,7 @@ class Bar:
 
     @property
     def verdict(self) -> str:
-        """``goal``, ``first bar``, ``missed`` or ``not measured``."""
+        """``goal``, ``first bar``, ``missed``, ``ahead`` (a goal that has no first bar) or ``not measured``."""
         if self.measured is None:
             return "not measured"
 
@@ -59,12 +61,16 @@ class Bar:
             assert self.measured is not None
             return bar is not None and (self.measured >= bar if self.more else self.measured <= bar)
 
-        return "goal" if holds(self.goal) else "first bar" if holds(self.first) else "missed"
+        if holds(self.goal):
+            return "goal"
+        # A goal without a first bar is not missed yet: it is still ahead.
+        return "first bar" if holds(self.first) else "missed" if self.first is not None else "ahead"
 
 
-def bars(measures: Measures) -> list[Bar]:
-    """The table, filled with what was measured."""
+def bars(measures: Measures, kills: Kills | None) -> list[Bar]:
+    """The table, filled with what was measured here and by ``make chaos``."""
     get = measures.get
+    broken, recovery_s = (kills.broken, kills.recovery_s) if kills is not None else (None, None)
     stages = ("memory: gate", "memory: dispatcher", "memory: worker", "memory: settle", "memory: sinks")
     gates = [value for engine in ("faust", "loop") if (value := get(f"gate on {engine}", "records per CPU second"))]
     return [
@@ -80,6 +86,9 @@ def bars(measures: Measures) -> list[Bar]:
         Bar("`up` to first result, warm cache", "s", 15, 8, get("startup", "first result")),
         Bar("light tenants' p99 wait under a flood", "ms", 3000, None, get("flood", "light queue p99")),
         Bar("the same against alone, at most", "times", None, 1.2, get("flood", "light queue p99 ratio")),
+        Bar("shares at weights 4:1 over two dispatchers: off 4 by", "", 0.2, 0.05, get("shares", "distance from 4")),
+        Bar("kill -9: lost + twice + over budget + log − ClickHouse", "", 0, None, broken),
+        Bar("recovery after kill -9 of any stage", "s", 20, 8, recovery_s),
     ]
 
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.cpu import machine
 from benchmarks.drawing import Panel, draw
-from benchmarks.measures import Bar, Measures, bars
+from benchmarks.measures import Bar, Measures
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("aiokafka", "faust-streaming", "pydantic", "redis", "aiohttp", "clickhouse-connect", "chdb")
-COLORS = {"goal": "green", "first bar": "cyan", "missed": "red", "not measured": "bright_black"}
+COLORS = {"goal": "green", "first bar": "cyan", "missed": "red", "ahead": "yellow", "not measured": "bright_black"}
 
 
 def provenance(command: str) -> list[tuple[str, str]]:
@@ -59,7 +59,9 @@ def print_bars(rows: Sequence[Bar], origin: Sequence[tuple[str, str]]) -> None:
         console.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
 
 
-def write_results(measures: Measures, origin: Sequence[tuple[str, str]], name: str, out: Path = RESULTS) -> list[Path]:
+def write_results(
+    measures: Measures, rows: Sequence[Bar], origin: Sequence[tuple[str, str]], name: str, out: Path = RESULTS
+) -> list[Path]:
     """Write ``<name>.csv``, and ``<name>.html`` where plotly is installed; returns what was written."""
     out.mkdir(parents=True, exist_ok=True)
     table = out / f"{name}.csv"
@@ -67,7 +69,7 @@ def write_results(measures: Measures, origin: Sequence[tuple[str, str]], name: s
         file.writelines(f"# {key}: {value}\n" for key, value in origin)
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("case", "name", "value", "unit"))
-        for bar in bars(measures):
+        for bar in rows:
             if bar.measured is not None:
                 writer.writerow(("bar", f"{bar.what}: {bar.verdict}", f"{bar.measured:.6g}", bar.unit))
         writer.writerows((row.case, row.name, f"{row.value:.6g}", row.unit) for row in measures.rows)

@@ -29,7 +29,7 @@ def test_requests_are_valid_have_their_size_and_differ_in_their_ids(size: int) -
 def test_the_configuration_of_the_benchmark_can_be_applied() -> None:
     config = bench_config()
     catalog = config.catalog.replace(SIMULATOR_URL, "http://127.0.0.1:9999/v1")
-    assert len(read_tenants_file(config.tenants, "tenants").content.tenants) == 1001
+    assert len(read_tenants_file(config.tenants, "tenants").content.tenants) == 1003
     models = {model.model for model in read_catalog_file(catalog, "catalog").content.models}
     assert {"sim-instant", "sim-small", "flooded-small"} <= models
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.docs import PAGE, bars_part, cpu_part, measures_of, parts, read_table
+from benchmarks.docs import PAGE, bars_part, cpu_part, measures_of, parts
+from benchmarks.kills import Kills
+from benchmarks.result_table import read_table
 from tools.docs import renewed
 
 TABLE = """# commit: abc
@@ -43,9 +45,11 @@ def test_processes_of_a_stage_count_together(results: Path) -> None:
 
 
 def test_a_bar_shows_its_verdict_from_the_figures_and_not_from_the_file(results: Path) -> None:
-    lines = bars_part(measures_of(read_table(results / "bench.csv"))).splitlines()
+    lines = bars_part(measures_of(read_table(results / "bench.csv")), Kills(broken=0, recovery_s=21.5)).splitlines()
     assert "| added latency at 100/s, p50 | ms | ≤ 15 | ≤ 7 | 8.1 | first bar |" in lines
     assert "| routing decision, p99 | ms | ≤ 1 | ≤ 0.2 |  | not measured |" in lines
+    assert "| kill -9: lost + twice + over budget + log − ClickHouse |  | ≤ 0 |  | 0 | first bar |" in lines
+    assert "| recovery after kill -9 of any stage | s | ≤ 20 | ≤ 8 | 21.5 | missed |" in lines
 
 
 def test_the_long_run_is_taken_before_the_short_one(results: Path) -> None:
