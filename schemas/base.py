@@ -74,21 +74,33 @@ _EARLIEST_YEAR, _LATEST_YEAR = 2000, 9998
 _EARLIEST_MS, _LATEST_MS = 946_684_800_000, 253_370_764_799_999
 
 
+_LATELY = 1024
+"""Instants kept with their text: records of one batch share theirs, and each is written into several of them."""
+
+
 def _instant(value: Any) -> datetime:
     """From RFC 3339 text (or a datetime of our own code) to UTC; far years are refused, so nothing overflows."""
-    if isinstance(value, datetime) and value.tzinfo is UTC and _year_ok(value):
-        return value  # most there are: our own code makes no others
-    instant = value
+    if isinstance(value, datetime):
+        # Most are in UTC: our own code makes no others.
+        return value if value.tzinfo is UTC and _year_ok(value) else _in_utc(value)
     if isinstance(value, str):
-        if not _RFC_3339.fullmatch(value):
-            raise ValueError("must be an RFC 3339 time with a zone, for example 2026-11-20T18:00:30Z")
-        try:
-            instant = datetime.fromisoformat(value.upper())
-        except ValueError:
-            raise ValueError("must be a time that exists, for example 2026-11-20T18:00:30Z") from None
-    if not isinstance(instant, datetime):
-        # ValueError, for pydantic makes no error report of a TypeError.
-        raise ValueError("must be an RFC 3339 time as a string, for example 2026-11-20T18:00:30Z")  # noqa: TRY004
+        return _from_text(value)
+    # ValueError, for pydantic makes no error report of a TypeError.
+    raise ValueError("must be an RFC 3339 time as a string, for example 2026-11-20T18:00:30Z")
+
+
+@lru_cache(_LATELY)
+def _from_text(value: str) -> datetime:
+    if not _RFC_3339.fullmatch(value):
+        raise ValueError("must be an RFC 3339 time with a zone, for example 2026-11-20T18:00:30Z")
+    try:
+        instant = datetime.fromisoformat(value.upper())
+    except ValueError:
+        raise ValueError("must be a time that exists, for example 2026-11-20T18:00:30Z") from None
+    return _in_utc(instant)
+
+
+def _in_utc(instant: datetime) -> datetime:
     if instant.tzinfo is None:
         raise ValueError("must have a zone, for example a final Z")
     # Checked before the shift to UTC, which fails beyond year 9999, and after it, for that is what others read.
@@ -101,10 +113,6 @@ def _instant(value: Any) -> datetime:
 
 def _year_ok(instant: datetime) -> bool:
     return _EARLIEST_YEAR <= instant.year <= _LATEST_YEAR
-
-
-_LATELY = 1024
-"""Instants kept with their text: records of one batch share theirs, and each is written into several of them."""
 
 
 @lru_cache(_LATELY)
