@@ -8,7 +8,8 @@ by the result. A tenant that returns is lifted to the least counter of those wai
 lowered, so idle time earns no credit and debts stay.
 
 Bound: two tenants that both keep waiting differ in normalised service by at most 2E/min(w), E being
-the cost of the largest request, plus the estimate error of what is in flight.
+the cost of the largest request, plus the estimate errors of what was in flight when each was dispatched
+or lifted, also the last time before both waited (derived in ``devstack/simulation/fairness.py``).
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ class FairQueue:
         self._by_key: dict[bytes, Waiting] = {}
         self._waiting_of: dict[str, int] = {}
         self._counters: dict[str, float] = {}
+        self._unsettled: dict[str, int] = {}
         self._weights: Mapping[str, float] = {}
         self._predicted: OrderedDict[str, float] = OrderedDict()
         self._floor = 0.0
@@ -164,6 +166,7 @@ class FairQueue:
         predicted = self.predicted_output(lane.tenant_id, waiting.model, waiting.output_limit)
         units = service_cost(waiting.input_tokens, predicted)
         self._charge(lane.tenant_id, units)
+        self._unsettled[lane.tenant_id] = self._unsettled.get(lane.tenant_id, 0) + 1
         self._keep_floor(lane.tenant_id)
         own = min(waiting.own_ahead, before)
         return Pick(
@@ -182,13 +185,11 @@ class FairQueue:
         self._predicted[name] = mean
         if len(self._predicted) > PREDICTIONS_MAX:
             self._predicted.popitem(last=False)
-        self._charge(charge.tenant_id, service_cost(input_tokens, output_tokens) - charge.units)
-        self._forget_counter(charge.tenant_id)
+        self._correct(charge, service_cost(input_tokens, output_tokens) - charge.units)
 
     def refund(self, charge: Charge) -> None:
         """Take a charge back: the request got no service."""
-        self._charge(charge.tenant_id, -charge.units)
-        self._forget_counter(charge.tenant_id)
+        self._correct(charge, -charge.units)
 
     def predicted_output(self, tenant_id: str, model: str, limit: int) -> float:
         """Expected output tokens of the tenant on the model, at most the request's own limit."""
@@ -237,14 +238,22 @@ class FairQueue:
             if lane is not None:
                 self._offer(band, lane)
 
+    def _correct(self, charge: Charge, units: float) -> None:
+        tenant = charge.tenant_id
+        self._charge(tenant, units)
+        left = self._unsettled.get(tenant, 0) - 1
+        if left > 0:
+            # What is in flight will be corrected as well, and a correction means nothing without its charge.
+            self._unsettled[tenant] = left
+            return
+        self._unsettled.pop(tenant, None)
+        if not self.waiting(tenant) and self.counter(tenant) <= self._lift_to():
+            # A return would lift it to the same value anyway.
+            self._counters.pop(tenant, None)
+
     def _keep_floor(self, tenant_id: str) -> None:
         if not self._by_key:
             self._floor = self.counter(tenant_id)
-
-    def _forget_counter(self, tenant_id: str) -> None:
-        """Drop a counter that a return would lift to the same value anyway."""
-        if not self.waiting(tenant_id) and self.counter(tenant_id) <= self._lift_to():
-            self._counters.pop(tenant_id, None)
 
     def _offer(self, band: str, lane: _Lane) -> None:
         self._sequence += 1

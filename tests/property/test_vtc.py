@@ -87,6 +87,29 @@ def test_a_debt_survives_an_idle_time() -> None:
     assert first.waiting.tenant_id == "other"
 
 
+def test_a_debt_in_flight_is_not_forgotten_when_another_call_of_the_tenant_is_settled() -> None:
+    def next_of(tenant: str) -> Charge:
+        pick = queue.pick()
+        assert pick is not None
+        assert pick.waiting.tenant_id == tenant
+        return pick.charge
+
+    queue = FairQueue()
+    for number in range(10, 20):
+        queue.push(waiting("busy", number))
+    queue.settle(next_of("busy"), 100, 20_000)
+    queue.push(waiting("deep", 1))
+    queue.push(waiting("deep", 2))
+    short = next_of("deep")
+    queue.settle(next_of("busy"), 100, 5_000)
+    long = next_of("deep")
+    queue.settle(short, 100, 1)
+    assert queue.counter("deep") < queue.counter("busy")
+    queue.settle(long, 100, 10_000)
+    queue.push(waiting("deep", 3))
+    assert queue.counter("deep") > queue.counter("busy")
+
+
 @given(st.integers(0, 2**32))
 def test_a_lift_never_lowers_a_counter(seed: int) -> None:
     rng, queue = random.Random(seed), FairQueue()
