@@ -2,8 +2,10 @@
 
 The bound on the gap is invariant 5, after the scheduler's paper (Sheng et al., OSDI 2024,
 https://arxiv.org/abs/2401.00588): between two tenants that both wait, service divided by weight differs by at most
-2E/min(w), E being the cost of the largest request, plus the error of the estimates for what is in flight at
-either end. It is taken over stretches in which both wait, and a takeover does not end a stretch.
+2E/min(w), E being the cost of the largest request, plus the errors of the estimates for what was in flight when each
+was dispatched or began to wait, in that time and the last time before it (``devstack/simulation/fairness.py`` says
+why). Here each of them counts as the largest of them, for the least weight of all. It is taken over stretches in which
+both wait, and a takeover does not end a stretch.
 """
 
 from __future__ import annotations
@@ -102,7 +104,8 @@ def widest_gap(log: Log, pool: str, weights: Mapping[str, float], slots: int) ->
     for one, other in combinations(sorted(weights), 2):
         least = min(weights[one], weights[other])
         for width, stretch in _gaps(services, one, other, weights, slots):
-            bound = (2 * largest + 2 * slots * max(service.error for service in stretch)) / least
+            error = max(service.error for service in stretch)
+            bound = 2 * largest / least + 2 * slots * error / min(weights.values())
             if worst is None or width / bound > worst.width / worst.bound:
                 worst = Gap(width, bound, (one, other))
     return worst
@@ -131,23 +134,32 @@ def _gaps(
     for service in services:
         waiting[service.tenant].append(service)
     left = dict.fromkeys((one, other), 0)
+    moved = {name: _begins_at(services, waiting[name]) for name in left}
     difference = lowest = highest = 0.0
-    begin = 0
+    begin, both = 0, False
     for place, service in enumerate(services):
+        before = both
         both = all(
             left[name] < len(waiting[name]) and waiting[name][left[name]].lane_at_s < service.at_s - SEEN_S
             for name in (one, other)
         )
         if not both:
             difference = lowest = highest = 0.0
-            begin = place + 1
+        elif not before:
+            begin = min(moved.values())
         if service.tenant in left:
             left[service.tenant] += 1
+            moved[service.tenant] = place
             if both:
                 share = service.units / weights[service.tenant]
                 difference += share if service.tenant == one else -share
                 lowest, highest = min(lowest, difference), max(highest, difference)
                 yield highest - lowest, services[max(0, begin - slots) : place + 1]
+
+
+def _begins_at(services: list[Service], own: list[Service]) -> int:
+    """How many were dispatched before the first of a tenant came: it was lifted to what those were charged."""
+    return sum(service.at_s < own[0].lane_at_s for service in services) if own else 0
 
 
 def _used(result: Seen) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import pytest
 
@@ -84,6 +85,29 @@ def test_a_tenant_that_gets_nothing_while_it_waits_breaks_the_bound() -> None:
     gap = widest_gap(served("a" * 20 + "e"), POOL, WEIGHTS, slots=2)
     assert gap is not None
     assert gap.width > gap.bound
+
+
+def charged(log: dict[str, list[Seen]], units: Mapping[int, int]) -> dict[str, list[Seen]]:
+    """The log with decisions that tell what these were charged."""
+    decisions = [
+        one._replace(document={"kind": "dispatched", "attributes": {"charged_units": str(units[one.offset])}})
+        for one in log["inbox.narrow"]
+        if one.offset in units
+    ]
+    return log | {"decisions": decisions}
+
+
+@pytest.mark.parametrize(("number", "excused"), [(1, False), (9, True)])
+def test_an_error_in_flight_when_a_tenant_came_counts_and_an_older_one_does_not(number: int, excused: bool) -> None:
+    # ember comes at 10.95, when the first ten calls of acme have gone out, and both are seen waiting at 12.
+    log = served("a" * 40 + "e" * 40)
+    log["lanes.narrow"] = [one._replace(at_s=10.95) if one.key.startswith("e") else one for one in log["lanes.narrow"]]
+    gap = widest_gap(charged(log, {number: 2000}), POOL, WEIGHTS, slots=2)
+    quiet = widest_gap(log, POOL, WEIGHTS, slots=2)
+    assert gap is not None
+    assert quiet is not None
+    # The largest cost counts the error as well, wherever it was.
+    assert (gap.bound > quiet.bound + 2 * 2000) is excused
 
 
 @pytest.mark.parametrize("order", ["", "aaaa"])

@@ -1,44 +1,75 @@
 """Judges of the dispatcher in an undisturbed run: shares of those who keep waiting, and slots that stand idle.
 
-The bound is that of the scheduler's paper (Sheng et al., OSDI 2024, https://arxiv.org/abs/2401.00588): between
-two tenants that both wait, service divided by weight differs by at most 2E/min(w), E being the cost of
-the largest request, plus the error of the estimates for what is in flight at either end. That error
-counts for the least weight of all: who begins to wait is lifted to what another, lighter one is charged.
+Service is the real cost divided by the weight w. Between two tenants that both wait it differs by at most what each
+may be ahead of the other, and that is decided when it *moves*: when it is dispatched, or lifted. For f at t:
+
+    reach(f, t) = cost / w(f), if it is a dispatch
+                + what others are charged too much for their calls in flight at t, by their weights
+                + what f is charged too little for its calls in flight at t, by its weight
+
+The difference is at most the largest reach of one plus the largest reach of the other, over their moves in the
+stretch of time and the last ones before it. With exact estimates that is 2E/min(w), E being the cost of the largest
+request, as in the scheduler's paper (Sheng et al., OSDI 2024, https://arxiv.org/abs/2401.00588, section 4).
+
+Why: let c be a counter, and r what it will be when all in flight is settled. Settling changes c and leaves r; a
+dispatch raises r by its cost / w. So service differs by as much as r(f) - r(g) moves, which is bounded from above,
+and with f and g exchanged from below:
+
+1. f is dispatched while g waits. Before it c(f) <= c(g), so r(f) <= r(g) + what g is charged too much + what f is
+   charged too little; the dispatch adds its cost. Until f moves again only r(g) changes, and it never falls.
+2. f moved last at t, before g began to wait or both were seen waiting. With m the least counter of those waiting at t
+   (c(f) itself, before a dispatch or after a lift), r(f) <= m + what f is charged too little + its cost. And r(g) is
+   never below m - what all were charged too much at t, where the part of f drops out against its r: who waits at t
+   stands at m or higher, and settling lowers it by its own part of that at most, for a later charge falls back to
+   its cost and not below. Who comes later is lifted to the least of those waiting, or to where the last of them
+   left, to which the same applies, and then falls by its own part at most: a part it has only if it was in flight
+   at t, and it is nobody else's.
+
+So errors count of calls that ended long before the stretch: who is lifted to what another is charged too much stays
+there until the others have caught up (seed 62247).
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from itertools import combinations
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from heapq import nlargest
+from itertools import combinations, groupby
 
 from fairlane.devstack.simulation.facts import Entry, Facts, valid_inbox
 
 SEEN_S = 0.25
 """After this the dispatcher has certainly seen a record, and has certainly used a slot that became free."""
+ROUNDED = 0.5
+"""Decisions tell charges in whole units."""
 
 
-class _Service(NamedTuple):
-    at_s: float
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A dispatch, in units for the tenant's weight: its cost, and what it was charged above and below that."""
+
     tenant: str
     lane_at_s: float
-    units: float
-    error: float
+    picked_ms: int
+    at_s: float
+    ended_s: float
+    cost: float
+    excess: float
+    lack: float
+    beside: list[_Call] = field(default_factory=list)
+    """What may have been in flight when it was dispatched, as the dispatcher knew it."""
+    beside_lift: list[_Call] = field(default_factory=list)
+    """The same when it came, if its tenant may have begun to wait then."""
+    begins: bool = True
 
 
 def unfair_shares(facts: Facts, weights: Mapping[str, float], slots: int) -> Iterator[str]:
     """Pairs of tenants whose gap is above the bound."""
-    services = _services(facts)
-    if not services:
-        return
-    largest = max(service.units + service.error for service in services)
+    calls = _calls(facts, weights)
     for one, other in combinations(sorted(weights), 2):
-        least = min(weights[one], weights[other])
-        for gap, at_s, stretch in _gaps(services, one, other, weights, slots):
-            error = max(service.error for service in stretch)
-            bound = 2 * largest / least + 2 * slots * error / min(weights.values())
+        for gap, bound, at_s in _gaps(calls, (one, other), slots):
             if gap > bound:
                 yield (
                     f"{one} and {other} both waited, and their service for their weights differed by {gap:.0f} "
@@ -67,22 +98,41 @@ def idle_slots(facts: Facts, slots: int) -> Iterator[str]:
         busy.add(entry.key)
 
 
-def _services(facts: Facts) -> list[_Service]:
+def _calls(facts: Facts, weights: Mapping[str, float]) -> list[_Call]:
+    """Every dispatch as it was picked: on their way to the log they may overtake each other."""
     lanes = {entry.source: entry for entry in facts.lanes}
-    used = {entry.key: _used(entry) for entry in facts.results if "fairlane-slot" in entry.headers}
+    ended = {entry.key: entry for entry in reversed(facts.results) if "fairlane-slot" in entry.headers}
     charged = {
         entry.made_from: float(entry.document["attributes"]["charged_units"])
         for entry in facts.decisions
         if entry.document["kind"] == "dispatched" and "charged_units" in entry.document["attributes"]
     }
-    services = []
-    # As they were picked: on their way to the log they may overtake each other.
+    calls, latest = list[_Call](), dict[str, _Call]()
     for entry in sorted(valid_inbox(facts), key=_picked_ms):
-        units = used.get(entry.key, 0.0)
-        error = abs(charged.get(entry.made_from, units) - units)
-        tenant = entry.document["tenant_id"]
-        services.append(_Service(entry.at_s, tenant, lanes[entry.made_from].at_s, units, error))
-    return services
+        tenant, end = entry.document["tenant_id"], ended.get(entry.key)
+        units = _used(end) if end is not None else 0.0
+        error = charged.get(entry.made_from, units) - units
+        call = _Call(
+            tenant,
+            lanes[entry.made_from].at_s,
+            _picked_ms(entry),
+            entry.at_s,
+            end.at_s if end is not None else float("inf"),
+            units / weights[tenant],
+            max(0.0, error + ROUNDED) / weights[tenant],
+            max(0.0, ROUNDED - error) / weights[tenant],
+        )
+        calls.append(call)
+        before = latest.get(tenant)
+        call.begins = before is None or before.at_s <= call.lane_at_s + SEEN_S
+        latest[tenant] = call
+    for call in calls:
+        earlier = [each for each in calls if each is not call and each.picked_ms <= call.picked_ms]
+        call.beside = [each for each in earlier if each.ended_s >= call.at_s - SEEN_S]
+        if call.begins:
+            known_s, seen_s = call.lane_at_s - SEEN_S, call.lane_at_s + SEEN_S
+            call.beside_lift = [each for each in earlier if each.ended_s >= known_s and each.at_s <= seen_s]
+    return calls
 
 
 def _picked_ms(dispatched: Entry) -> int:
@@ -95,31 +145,42 @@ def _used(result: Entry) -> float:
     return int(input_tokens) + 2 * int(output_tokens)
 
 
-def _gaps(
-    services: list[_Service], one: str, other: str, weights: Mapping[str, float], slots: int
-) -> Iterator[tuple[float, float, list[_Service]]]:
-    """The widest difference so far, at each dispatch of a stretch of time in which both keep waiting.
-
-    With it goes what was dispatched in the stretch, and what may have been in flight when it began.
-    """
-    waiting: dict[str, list[_Service]] = defaultdict(list)
-    for service in services:
-        waiting[service.tenant].append(service)
-    left = dict.fromkeys((one, other), 0)
+def _gaps(calls: list[_Call], pair: tuple[str, str], slots: int) -> Iterator[tuple[float, float, float]]:
+    """The widest difference so far, its bound and the time, through every stretch in which both keep waiting."""
+    ahead = {name: deque(call for call in calls if call.tenant == name) for name in pair}
+    others = {call.tenant for call in calls}
+    reach = dict.fromkeys(pair, 0.0)
+    largest: dict[str, float] = {}
     difference = lowest = highest = 0.0
-    begin = 0
-    for place, service in enumerate(services):
-        both = all(
-            left[name] < len(waiting[name]) and waiting[name][left[name]].lane_at_s < service.at_s - SEEN_S
-            for name in (one, other)
-        )
-        if not both:
+    # In which order things were picked within a millisecond is not known: what counts is where it led to.
+    for _, at_once in groupby(calls, key=lambda call: call.picked_ms):
+        picked = list(at_once)
+        if not _all_wait(ahead.values(), picked[0].at_s):
+            largest = {}
+        elif not largest:
             difference = lowest = highest = 0.0
-            begin = place + 1
-        if service.tenant in left:
-            left[service.tenant] += 1
-            if both:
-                share = service.units / weights[service.tenant]
-                difference += share if service.tenant == one else -share
-                lowest, highest = min(lowest, difference), max(highest, difference)
-                yield highest - lowest, service.at_s, services[max(0, begin - slots) : place + 1]
+            largest = {name: max(reach[name], _error(ahead[name][0].beside_lift, name, others, slots)) for name in pair}
+        for name, sign in zip(pair, (1, -1), strict=True):
+            moves = [ahead[name].popleft() for call in picked if call.tenant == name]
+            difference += sign * sum(call.cost for call in moves)
+            if moves:
+                reach[name] = max(call.cost + _error(call.beside, name, others, slots) for call in moves)
+            if moves and largest:
+                now = max(call.cost + _error(call.beside, name, pair, slots) for call in moves)
+                largest[name] = max(largest[name], now)
+        if len(picked) > 1 and not _all_wait(ahead.values(), picked[0].at_s):
+            largest = {}
+        if largest:
+            lowest, highest = min(lowest, difference), max(highest, difference)
+            yield highest - lowest, sum(largest.values()), picked[-1].at_s
+
+
+def _all_wait(ahead: Iterable[deque[_Call]], at_s: float) -> bool:
+    return all(calls and calls[0].lane_at_s < at_s - SEEN_S for calls in ahead)
+
+
+def _error(beside: list[_Call], tenant: str, others: Collection[str], slots: int) -> float:
+    """What others in flight are charged too much, and the tenant itself too little; of no more calls than slots."""
+    own = (call.lack for call in beside if call.tenant == tenant)
+    theirs = (call.excess for call in beside if call.tenant != tenant and call.tenant in others)
+    return sum(nlargest(slots, [*own, *theirs]))
