@@ -21,7 +21,7 @@ from benchmarks.drawing import Panel, draw
 from benchmarks.own_stack import BenchStack, bench_settings, own_stack, running_stack
 from benchmarks.report import RESULTS, provenance
 from benchmarks.soak_samples import Sampler
-from benchmarks.soak_verdict import Custody, Growth, Sample, growths
+from benchmarks.soak_verdict import Custody, Growth, Sample, Strain, growths
 from fairlane.adapters.kafka_reader import KafkaReader
 from fairlane.errors import Fatal, Retry
 from fairlane.logs import configure_logging
@@ -66,7 +66,8 @@ def command(minutes: float, rate: float | None, seed: int) -> int:
     found = growths([sample for sample in samples if sample.second <= case.seconds], warm_up_s)
     origin += [("warm-up not judged", f"{warm_up_s:g} s"), ("kills", str(len(kills)))]
     _write(samples, kills, found, custody, load, origin)
-    return _judge(found, custody, load, origin)
+    strain = Strain(load["offered_per_s"], load["achieved_per_s"], len(_kill_times(case)), len(kills))
+    return _judge(found, [*custody.failures(), *strain.failures()], custody, load, origin)
 
 
 def _capacity() -> float:
@@ -117,16 +118,18 @@ async def _soak(
 async def _kill(
     sampler: Sampler, chance: random.Random, began: float, case: Case, kills: list[tuple[float, str]]
 ) -> None:
-    """Kill a stage's process at each 30 s of the load but its end, so that there is time to recover."""
-    at_s = KILL_EVERY_S
-    while at_s <= case.seconds - KILL_EVERY_S / 2:
+    for at_s in _kill_times(case):
         await asyncio.sleep(max(0.0, began + at_s - time.monotonic()))
         stages = sorted((each for each in sampler.processes() if each.stage), key=lambda each: each.name)
         victim = chance.choice(stages)
         os.kill(victim.identity.pid, signal.SIGKILL)
         kills.append((time.monotonic() - began, victim.name))
         click.echo(f"[{time.monotonic() - began:5.0f} s] kill -9 {victim.name}", err=True)
-        at_s += KILL_EVERY_S
+
+
+def _kill_times(case: Case) -> list[float]:
+    """Each 30 s of the load but its end, so that there is time to recover."""
+    return [KILL_EVERY_S * n for n in range(1, int((case.seconds - KILL_EVERY_S / 2) / KILL_EVERY_S) + 1)]
 
 
 async def _custody(stack: BenchStack, sampler: Sampler, load: dict[str, Any]) -> Custody:
@@ -146,7 +149,8 @@ async def _custody(stack: BenchStack, sampler: Sampler, load: dict[str, Any]) ->
     finally:
         await connection.close()
     sent = load["requests"] - load["unsent"]
-    return Custody(sent, load["answered"], load["duplicates"], rows, distinct, behind)
+    succeeded = load["statuses"].get("succeeded", 0)
+    return Custody(sent, load["answered"], succeeded, load["duplicates"], rows, distinct, behind)
 
 
 def _write(
@@ -162,13 +166,13 @@ def _write(
     with table.open("w", newline="", encoding="utf-8") as file:
         file.writelines(f"# {key}: {value}\n" for key, value in origin)
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("second", "series", "of", "value"))
-        writer.writerows(("end", "growth: " + g.series, g.of, f"{g.grew:.4g}") for g in found)
-        for name in ("sent", "answered", "duplicates", "rows", "distinct_rows", "lag_at_end"):
-            writer.writerow(("end", "custody", name, f"{getattr(custody, name):g}"))
-        writer.writerows(("end", "status", status, count) for status, count in sorted(load["statuses"].items()))
-        writer.writerows((f"{at_s:.1f}", "kill", name, 1) for at_s, name in kills)
-        writer.writerows((f"{s.second:g}", s.series, s.of, f"{s.value:g}") for s in samples)
+        writer.writerow(("second", "series", "of", "value", "life"))
+        writer.writerows(("end", "growth: " + g.series, g.of, f"{g.grew:.4g}", "") for g in found)
+        for name in ("sent", "answered", "succeeded", "duplicates", "rows", "distinct_rows", "lag_at_end"):
+            writer.writerow(("end", "custody", name, f"{getattr(custody, name):.12g}", ""))
+        writer.writerows(("end", "status", status, count, "") for status, count in sorted(load["statuses"].items()))
+        writer.writerows((f"{at_s:.1f}", "kill", name, 1, "") for at_s, name in kills)
+        writer.writerows((f"{s.second:g}", s.series, s.of, f"{s.value:g}", s.life) for s in samples)
     draw(
         plot, _panels(samples, kills, load), " · ".join(f"{key}: {value}" for key, value in [*origin[:2], *origin[-5:]])
     )
@@ -192,19 +196,24 @@ def _panels(samples: Sequence[Sample], kills: Sequence[tuple[float, str]], load:
     return panels
 
 
-def _judge(found: Sequence[Growth], custody: Custody, load: dict[str, Any], origin: Sequence[tuple[str, str]]) -> int:
+def _judge(
+    found: Sequence[Growth],
+    broken: Sequence[str],
+    custody: Custody,
+    load: dict[str, Any],
+    origin: Sequence[tuple[str, str]],
+) -> int:
     click.echo(f"{'series':20} {'of':14} {'median':>10} {'grew':>10} {'allowed':>10}")
     for growth in found:
-        allowed = "" if growth.allowed is None else f"{growth.allowed:10.4g}"
-        verdict = "not judged" if growth.allowed is None else "ok" if growth.holds else "GREW"
-        click.echo(
-            f"{growth.series:20} {growth.of:14} {growth.median:10.4g} {growth.grew:10.3g} {allowed:>10} {verdict}"
-        )
+        figures = f"{growth.median:10.4g} {growth.grew:10.3g} {growth.allowed:10.4g}"
+        click.echo(f"{growth.series:20} {growth.of:14} {figures} {'ok' if growth.holds else 'GREW'}")
     for key, value in origin:
         click.echo(f"{key}: {value}")
     click.echo(f"statuses: {load['statuses']}")
     click.echo(f"{custody.sent} sent, {custody.answered} answered, {custody.duplicates} twice, {custody.rows} rows")
-    failures = [f"{g.series} of {g.of} grew by {g.grew:.3g}" for g in found if not g.holds] + custody.failures()
+    failures = [f"{g.series} of {g.of}: {g.grew:.3g} of at most {g.allowed:.3g}" for g in found if not g.holds] + list(
+        broken
+    )
     for failure in failures:
         click.echo(f"FAILED: {failure}")
     if not failures:

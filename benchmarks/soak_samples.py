@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -20,13 +21,8 @@ from fairlane.streams.topology import STAGES, StageSpec
 EVERY_S = 3.0
 
 
-def open_handles(process: psutil.Process, data: Path) -> int:
-    """Sockets, pipes and files of a process, but for two kinds of files that are no leak.
-
-    Those below ``data``: a log has more of them the longer it is. And those in /proc: ClickHouse keeps three for each
-    of its threads, which are a series of their own.
-    """
-    spared = (data, Path("/proc"))
+def open_handles(process: psutil.Process, spared: Sequence[Path]) -> int:
+    """Sockets, pipes and files of a process, but for files below what is ``spared``."""
     files = [Path(file.path) for file in process.open_files()]
     return process.num_fds() - sum(any(file.is_relative_to(each) for each in spared) for file in files)
 
@@ -41,6 +37,7 @@ class Sampler:
         self._stack = stack
         self._reader = reader
         self._topics = {spec: _inputs(spec, stack.settings.topic_prefix, pools) for spec in STAGES}
+        # A log has more files the longer it is.
         self._data = (stack.state_dir / "data").resolve()
         self._began = time.monotonic()
         self.samples: list[Sample] = []
@@ -79,21 +76,24 @@ class Sampler:
             found[spec.name] = behind
         return found
 
-    def _note(self, series: str, of: str, value: float) -> None:
-        self.samples.append(Sample(round(time.monotonic() - self._began, 2), series, of, value))
+    def _note(self, series: str, of: str, value: float, life: int = 0) -> None:
+        self.samples.append(Sample(round(time.monotonic() - self._began, 2), series, of, value, life))
 
     def _look_at_processes(self) -> None:
         for process in self.processes():
             try:
                 found = psutil.Process(process.identity.pid)
-                resident, handles = found.memory_info().rss, open_handles(found, self._data)
+                # ClickHouse keeps three files of /proc for each of its threads, which are a series of their own.
+                spared = [self._data, Path("/proc")] if process.name == "clickhouse" else [self._data]
+                resident, handles = found.memory_info().rss, open_handles(found, spared)
                 threads = found.num_threads()
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
             if process.ready:
-                self._note("memory, MB", process.name, resident / 1e6)
-                self._note("handles", process.name, handles)
-                self._note("threads", process.name, threads)
+                life = process.identity.pid
+                self._note("memory, MB", process.name, resident / 1e6, life)
+                self._note("handles", process.name, handles, life)
+                self._note("threads", process.name, threads, life)
 
     async def _look_at_redis(self, redis: Redis) -> None:
         try:

@@ -11,12 +11,16 @@ from typing import NamedTuple
 
 
 class Sample(NamedTuple):
-    """One figure at one time: ``series`` is what was measured, ``of`` the process, group or store it belongs to."""
+    """One figure at one time: ``series`` is what was measured, ``of`` the process, group or store it belongs to.
+
+    ``life`` tells the processes apart that had one name in turn, by their ids; 0 where there is nothing to tell.
+    """
 
     second: float
     series: str
     of: str
     value: float
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,55 +41,87 @@ TOLERANCES: Mapping[str, Tolerance] = {
 }
 """Of the slope times the time after the warm-up: relative, and what is always allowed. Lag: what about a second of
 load brings."""
-NOT_JUDGED = frozenset({"kafka", "clickhouse"})
-"""Their memory fills caches up to limits of their own (the heap, the mark cache), which a soak does not reach."""
+CEILINGS_MB: Mapping[str, float] = {"kafka": 900, "clickhouse": 900}
+"""Their memory fills caches up to limits of their own (the heap of 512 MB, the mark cache), which a soak does not
+reach: so it may grow, but not beyond this."""
+ACHIEVED_SHARE = 0.98
 SAMPLES_LEAST = 8
+SETTLED_AFTER_S = 60.0
+"""A process that was just started fills its caches; that is no leak."""
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """One series after the warm-up. ``grew`` is the robust slope times the time, ``allowed`` None where not judged."""
+    """One series after the warm-up. ``grew`` is the robust slope times the time, or the largest value where a ceiling
+    is what is ``allowed``.
+    """
 
     series: str
     of: str
     median: float
     grew: float
-    allowed: float | None
+    allowed: float
 
     @property
     def holds(self) -> bool:
-        """Whether it stayed within the tolerance; a series with too few samples does not."""
-        return self.allowed is None or self.grew <= self.allowed
+        """Whether it stayed within what is allowed; a series with too few samples does not."""
+        return self.grew <= self.allowed
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """Theil-Sen: the median slope of all pairs, which a restart or a spike cannot bend as it bends least squares."""
-    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(points, 2) if a[0] != b[0]]
-    return statistics.median(slopes) if slopes else 0.0
+    return _median_slope([points])
 
 
 def growths(samples: Sequence[Sample], warm_up_s: float) -> list[Growth]:
-    """Each series of :data:`TOLERANCES` from the warm-up on."""
+    """Each series of :data:`TOLERANCES` from the warm-up on.
+
+    A process that is killed begins anew, and so hides what the one before had leaked. So the slope is taken twice,
+    over all and over pairs of one life only, each without its first :data:`SETTLED_AFTER_S`; the steeper one counts.
+    """
     found = []
     ordered = sorted((s for s in samples if s.series in TOLERANCES), key=lambda s: (s.series, s.of, s.second))
     for (series, of), group in groupby(ordered, key=lambda s: (s.series, s.of)):
-        points = [(s.second, s.value) for s in group if s.second >= warm_up_s]
-        median = statistics.median([value for _, value in points]) if points else math.nan
-        span_s = points[-1][0] - points[0][0] if points else 0.0
-        grew = slope(points) * span_s if len(points) >= SAMPLES_LEAST else math.inf
+        judged = [sample for sample in group if sample.second >= warm_up_s]
+        median = statistics.median([sample.value for sample in judged]) if judged else math.nan
+        if series == "memory, MB" and of in CEILINGS_MB:
+            most = max((sample.value for sample in judged), default=math.inf)
+            found.append(Growth(series, of, median, most, CEILINGS_MB[of]))
+            continue
+        grew = math.inf
+        if len(judged) >= SAMPLES_LEAST:
+            steepest = max(slope([(s.second, s.value) for s in judged]), _median_slope(_lives(judged)))
+            grew = steepest * (judged[-1].second - judged[0].second)
         tolerance = TOLERANCES[series]
-        allowed = max(tolerance.least, tolerance.share * median) if points else 0.0
-        judged = of not in NOT_JUDGED or series != "memory, MB"
-        found.append(Growth(series, of, median, grew, allowed if judged else None))
+        allowed = max(tolerance.least, tolerance.share * median) if judged else 0.0
+        found.append(Growth(series, of, median, grew, allowed))
     return found
+
+
+def _lives(samples: Sequence[Sample]) -> list[list[tuple[float, float]]]:
+    """What is settled of each life. The first one was there before the warm-up, so it is settled from the start."""
+    lives: dict[int, list[Sample]] = {}
+    for sample in samples:
+        lives.setdefault(sample.life, []).append(sample)
+    begins = [0.0, *(life[0].second + SETTLED_AFTER_S for life in list(lives.values())[1:])]
+    return [
+        [(s.second, s.value) for s in life if s.second >= begin]
+        for begin, life in zip(begins, lives.values(), strict=False)
+    ]
+
+
+def _median_slope(lives: Sequence[Sequence[tuple[float, float]]]) -> float:
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for life in lives for a, b in combinations(life, 2) if a[0] != b[0]]
+    return statistics.median(slopes) if slopes else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Custody:
-    """What became of the requests: sent and acknowledged, answered, answered twice, and their rows."""
+    """What became of the requests: sent and acknowledged, answered, of these succeeded, answered twice, their rows."""
 
     sent: int
     answered: int
+    succeeded: int
     duplicates: int
     rows: int
     distinct_rows: int
@@ -96,10 +132,31 @@ class Custody:
         said = []
         if self.answered != self.sent:
             said.append(f"{self.sent - self.answered} of {self.sent} requests have no result")
+        if self.succeeded != self.answered:
+            said.append(f"{self.answered - self.succeeded} of {self.answered} results are no success")
         if self.duplicates:
             said.append(f"{self.duplicates} results came twice")
         if not self.rows == self.distinct_rows == self.answered:
             said.append(f"ClickHouse has {self.rows} rows of {self.distinct_rows} requests for {self.answered} results")
         if self.lag_at_end:
             said.append(f"{self.lag_at_end:g} records are not committed at the end")
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class Strain:
+    """How hard the run was: a soak that was spared proves nothing. Rates are a second."""
+
+    offered: float
+    achieved: float
+    planned_kills: int
+    kills: int
+
+    def failures(self) -> list[str]:
+        """What is missing, in words."""
+        said = []
+        if self.achieved < ACHIEVED_SHARE * self.offered:
+            said.append(f"answers came at {self.achieved:.0f} a second of {self.offered:.0f} offered")
+        if self.kills < self.planned_kills:
+            said.append(f"only {self.kills} of {self.planned_kills} kills were made")
         return said
