@@ -303,6 +303,7 @@ class StageProcess:
                 data_dir=Path(settings.state_dir) / "faust" / self._process,
                 # A hold that is released a moment later harms nobody; a round trip for each result costs the most here.
                 broker_gathers=spec.name == topology.SETTLE.name,
+                committed_only=spec.name == topology.GATE.name,
             )
         return LoopEngine(
             self._kafka_consumer(),
@@ -333,6 +334,8 @@ class StageProcess:
             partition_fetch_bytes=partition_fetch_bytes,
             fetch_min_bytes=fetch_min_bytes,
             gather_ms=_GATHER_MS.get(spec.name, 0),
+            # Tenants write what it reads, and a transaction that was aborted has asked for nothing.
+            committed_only=spec.name == topology.GATE.name,
         )
         return self._consumer
 

@@ -55,6 +55,7 @@ class KafkaConsumer:
 
     ``fetch_min_bytes`` lets the broker gather so much, or for :data:`FETCH_WAIT_MS`, before it answers a fetch.
     ``gather_ms`` is a pause between fetches under load: see :meth:`~fairlane.adapters.kafka_fetching.FetchGate.gather`.
+    With ``committed_only`` what was written in a transaction comes once that has ended, and never if it was aborted.
     With an ``instance`` name (static membership) a process that comes back within the session timeout
     has its partitions at once, without a rebalance.
     """
@@ -72,7 +73,9 @@ class KafkaConsumer:
         partition_fetch_bytes: int = PARTITION_FETCH_BYTES,
         fetch_min_bytes: int = 1,
         gather_ms: int = 0,
+        committed_only: bool = False,
     ) -> None:
+        self._isolation = "read_committed" if committed_only else "read_uncommitted"
         self._gather_s = gather_ms / 1000
         self._gate: FetchGate | None = None
         self._fetch_min_bytes = fetch_min_bytes
@@ -123,6 +126,7 @@ class KafkaConsumer:
             fetch_min_bytes=self._fetch_min_bytes,
             fetch_max_bytes=FETCH_BYTES,
             max_partition_fetch_bytes=self._partition_fetch_bytes,
+            isolation_level=self._isolation,
             metadata_max_age_ms=10_000 if self._pattern else 60_000,
             check_crcs=False,  # TCP and the broker check already; saves a pass over every byte
         )

@@ -34,7 +34,7 @@ the other), and a consumer may have one batch of each of its partitions unpacked
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _LENGTH = struct.Struct(">i")
 _LENGTH_AT, _LOG_OVERHEAD, _MAGIC_AT, _ATTRIBUTES_AT = 8, 12, 16, 21
-_CODEC_MASK, _LOG_APPEND_TIME, _CONTROL = 0x07, 0x08, 0x20
+_CODEC_MASK, _LOG_APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
 
 
 def tolerate_foreign_records(consumer: Any) -> None:
@@ -167,7 +167,7 @@ class _UnreadableBatch:
         self.base_offset: int = header[0]
         self.next_offset: int = self.base_offset + last_delta + 1
         self.producer_id: int = header[9]
-        self.is_transactional = False
+        self.is_transactional = bool(attributes & _TRANSACTIONAL)
         self._timestamp_type = int(bool(attributes & _LOG_APPEND_TIME))
         self._timestamp = latest_ms if self._timestamp_type else first_ms
         self._value = _Unreadable.because(fault)

@@ -15,6 +15,7 @@ from fairlane.devstack.process import Launch
 from fairlane.errors import Fatal
 
 NODE_ID = 1
+TRANSACTION_MAX_MS = 60_000
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 """Twice the largest request, so that a request travels with what the stages add to it."""
 
@@ -43,6 +44,10 @@ def server_properties(data: Path, port: int, controller_port: int) -> str:
         "transaction.state.log.replication.factor": 1,
         "transaction.state.log.min.isr": 1,
         "transaction.state.log.num.partitions": 1,
+        # So long may a tenant's open transaction hold back what stands behind it in a partition of requests. The
+        # default of clients is a minute, that of brokers fifteen; the second line is how soon one is found.
+        "transaction.max.timeout.ms": TRANSACTION_MAX_MS,
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": 2000,
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
         # A killed broker may register again only when its old session has ended; the default is nine seconds.

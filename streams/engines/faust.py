@@ -63,8 +63,12 @@ class FaustEngine:
         drain_timeout_ms: int,
         data_dir: Path,
         broker_gathers: bool = False,
+        committed_only: bool = False,
     ) -> None:
-        """``broker_gathers``: nobody waits for what the stage does, so records may come some 50 ms later, together."""
+        """``broker_gathers``: nobody waits for what the stage does, so records may come some 50 ms later, together.
+        ``committed_only``: what an aborted transaction wrote is left out.
+        """
+        self.committed_only = committed_only
         self._stage = stage
         self._stage_name = stage_name
         self._bootstrap = bootstrap

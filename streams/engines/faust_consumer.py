@@ -58,6 +58,11 @@ class Feed(Protocol):
         """Whether nobody waits for what the stage does, so that fewer and larger fetches are better."""
         ...
 
+    @property
+    def committed_only(self) -> bool:
+        """Whether what an aborted transaction wrote is left out."""
+        ...
+
     async def room(self, timeout_s: float) -> tuple[frozenset[TopicPartition], int]:
         """From which partitions to read, and how much; none if that does not change within the time."""
         ...
@@ -122,6 +127,9 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         if transport.app.feed.broker_gathers:
             consumer._fetch_max_wait_ms, consumer._fetch_min_bytes = GATHERING_FETCH_WAIT_MS, GATHERED_BYTES
+        if transport.app.feed.committed_only:
+            # Faust sets it for its own transactions only.
+            consumer._isolation_level = "read_committed"
         return consumer
 
     async def on_start(self) -> None:

@@ -1,0 +1,127 @@
+"""Requests written in transactions, by another client: committed ones count, aborted ones were never asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from confluent_kafka import Producer
+
+from fairlane.adapters.kafka_foreign_records import BATCH_BYTES_MAX
+from fairlane.adapters.kafka_reader import KafkaReader
+from fairlane.adapters.kafka_topics import create_topics
+from fairlane.ports import Record
+from fairlane.ports.log import Fault
+from fairlane.streams.kafka_consumer import KafkaConsumer
+from tests.integration.test_faust_engine import Log, Stage
+from tests.integration.test_foreign_records import Listening
+
+WITHIN_S = 20.0
+
+
+@pytest.fixture
+async def topic(kafka_bootstrap: str) -> str:
+    prefix = f"t{uuid.uuid4().hex}."
+    await create_topics(kafka_bootstrap, prefix)
+    return prefix + "requests"
+
+
+@pytest.fixture
+async def plain(kafka_bootstrap: str) -> AsyncIterator[AIOKafkaProducer]:
+    producer = AIOKafkaProducer(bootstrap_servers=kafka_bootstrap)
+    await producer.start()
+    yield producer
+    await producer.stop()
+
+
+def transactional(bootstrap: str, settings: Mapping[str, Any]) -> Producer:
+    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": f"x{uuid.uuid4().hex}", **settings})
+    producer.init_transactions(WITHIN_S)
+    return producer
+
+
+def written(producer: Producer, topic: str, values: list[bytes], *, commit: bool) -> None:
+    producer.begin_transaction()
+    for value in values:
+        producer.produce(topic, value, partition=0)
+    assert producer.flush(WITHIN_S) == 0
+    if commit:
+        producer.commit_transaction(WITHIN_S)
+    else:
+        producer.abort_transaction(WITHIN_S)
+
+
+async def consumed(bootstrap: str, topic: str, last: bytes) -> list[Record]:
+    """Whatever comes until a record with that value."""
+    consumer = KafkaConsumer(bootstrap, f"g{uuid.uuid4().hex}", [topic], committed_only=True)
+    await consumer.start(Listening())
+    records: list[Record] = []
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            while not records or records[-1].value != last:
+                for found in (await consumer.poll(2, 1000)).values():
+                    records += found
+    finally:
+        await consumer.stop()
+    return records
+
+
+async def test_what_a_transaction_aborted_is_not_read_and_what_one_committed_is(
+    kafka_bootstrap: str, topic: str, plain: AIOKafkaProducer
+) -> None:
+    producer = await asyncio.to_thread(transactional, kafka_bootstrap, {})
+    await plain.send_and_wait(topic, b"before", partition=0)
+    await asyncio.to_thread(written, producer, topic, [b"never", b"asked"], commit=False)
+    await asyncio.to_thread(written, producer, topic, [b"asked for"], commit=True)
+    await asyncio.to_thread(written, producer, topic, [b"never again"], commit=False)
+    await plain.send_and_wait(topic, b"after", partition=0)
+    records = await consumed(kafka_bootstrap, topic, b"after")
+    assert [record.value for record in records] == [b"before", b"asked for", b"after"]
+
+
+async def test_the_gates_other_engine_leaves_aborted_requests_out_as_well(
+    kafka_bootstrap: str, topic: str, plain: AIOKafkaProducer, tmp_path: Path
+) -> None:
+    producer = await asyncio.to_thread(transactional, kafka_bootstrap, {})
+    await asyncio.to_thread(written, producer, topic, [b"never", b"asked"], commit=False)
+    await asyncio.to_thread(written, producer, topic, [b"asked for"], commit=True)
+    await plain.send_and_wait(topic, b"after", partition=0)
+    reader, stage, stopping = KafkaReader(kafka_bootstrap), Stage(), asyncio.Event()
+    await reader.start()
+    engine = Log(kafka_bootstrap, tmp_path, reader, plain, topic).engine(stage, committed_only=True)
+    running = asyncio.create_task(engine.run(stopping))
+    # Offsets 0 and 1 were aborted, and the ends of both transactions take one each.
+    await stage.until(lambda: len(stage.delivered) == 2)
+    stopping.set()
+    await running
+    await reader.stop()
+    assert stage.delivered == [(0, 3), (0, 5)]
+
+
+async def test_a_bomb_in_an_aborted_transaction_is_nobodys_request(
+    kafka_bootstrap: str, topic: str, plain: AIOKafkaProducer
+) -> None:
+    large = {"compression.type": "zstd", "message.max.bytes": 50_000_000}
+    producer = await asyncio.to_thread(transactional, kafka_bootstrap, large)
+    bomb = bytes(BATCH_BYTES_MAX + 1)
+    await asyncio.to_thread(written, producer, topic, [bomb], commit=False)
+    await asyncio.to_thread(written, producer, topic, [bomb], commit=True)
+    await plain.send_and_wait(topic, b"after", partition=0)
+    records = await consumed(kafka_bootstrap, topic, b"after")
+    assert [(record.offset, record.fault) for record in records] == [(2, Fault.TOO_LARGE), (4, None)]
+
+
+async def test_an_open_transaction_holds_others_back_no_longer_than_its_timeout(
+    kafka_bootstrap: str, topic: str, plain: AIOKafkaProducer
+) -> None:
+    producer = await asyncio.to_thread(transactional, kafka_bootstrap, {"transaction.timeout.ms": 1000})
+    producer.begin_transaction()
+    producer.produce(topic, b"left open", partition=0)
+    assert await asyncio.to_thread(producer.flush, WITHIN_S) == 0
+    await plain.send_and_wait(topic, b"behind it", partition=0)
+    assert [record.value for record in await consumed(kafka_bootstrap, topic, b"behind it")] == [b"behind it"]
