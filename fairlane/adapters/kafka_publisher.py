@@ -92,6 +92,9 @@ class KafkaPublisher:
         except (KafkaError, OSError, TimeoutError) as failure:
             await _quietly(producer.stop())
             raise Retry(f"Kafka at {self._bootstrap} does not answer: {failure}", after=1.0) from failure
+        except asyncio.CancelledError:
+            await _quietly(producer.stop())
+            raise
         if self._gather_s:
             gather_between_requests(producer, self._gather_s)
         self._producer = producer

@@ -74,8 +74,8 @@ async def _torment(state_dir: Path, faults: Sequence[Fault], outcomes: list[Outc
         say(f"a fresh stack{' on small disks' if small else ''}")
         async with chaos_stack(state_dir, disk.small_disks if small else usual_disk) as stack:
             experiment = Experiment(stack, say)
-            await experiment.start()
             try:
+                await experiment.start()
                 if faults != [SHORT]:
                     await experiment.warm_up()
                 sound = True

@@ -80,11 +80,12 @@ class Experiment:
     async def warm_up(self) -> None:
         """Offer load and wait until it is answered."""
         load = self._load("warm-up")
-        await load.start()
-        await asyncio.sleep(WARM_UP_S)
-        warm_s = now() - ANSWER_S
-        self._baseline(load, warm_s - WARM_S, warm_s)
-        await load.stop()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(load.stop)
+            await load.start()
+            await asyncio.sleep(WARM_UP_S)
+            warm_s = now() - ANSWER_S
+            self._baseline(load, warm_s - WARM_S, warm_s)
         self._sent += load.sent
 
         async def answered() -> bool:
@@ -113,8 +114,9 @@ class Experiment:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._stack.mend)
             for one in (load, flood) if fault.flooded else (load,):
-                await one.start()
+                # First: it may be interrupted while it connects.
                 stack.push_async_callback(one.stop)
+                await one.start()
             await asyncio.sleep(LEAD_S)
             began_s = now()
             await asyncio.sleep(BASELINE_S + ANSWER_S)

@@ -85,13 +85,15 @@ class Load:
         self._task = asyncio.create_task(self._send(), name=f"load {self.run}")
 
     async def stop(self) -> None:
-        """Send no more and wait for the acknowledgements. Raises what ended the load before its time."""
-        if self._task is None:
-            return
-        if not self._task.done():
+        """Send no more and wait for the acknowledgements, whether :meth:`start` came to its end or not.
+
+        Raises what ended the load before its time.
+        """
+        ended: object = None
+        if self._task is not None:
             self._task.cancel()
-        ended = (await asyncio.gather(self._task, return_exceptions=True))[0]
-        self._task = None
+            ended = (await asyncio.gather(self._task, return_exceptions=True))[0]
+            self._task = None
         try:
             async with asyncio.timeout(ACK_TIMEOUT_MS / 1000):
                 await self._publisher.flush()
