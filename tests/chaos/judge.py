@@ -49,7 +49,8 @@ class Counts:
     requests: int = 0
     lost: int = 0
     duplicates: int = 0
-    """Requests for which two results count: two rows in ClickHouse, or a row that is not the first result."""
+    """Rows of a request in ClickHouse beyond the first, and dead letters of a record beyond the first. A row of another
+    result than the first is no duplicate: it is one too many, and the right one is missing."""
     raw_duplicates: int = 0
     """Terminal results beyond the first of their request in the log, whether or not they count."""
     over_budget: int = 0
