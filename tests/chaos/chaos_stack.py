@@ -36,7 +36,7 @@ from fairlane.errors import Fatal
 from fairlane.ports import TenantUsage
 from fairlane.settings import Settings, load_settings
 from tests.chaos.faulty_link import SOUND, FaultyLink
-from tests.chaos.stack_config import WEIGHTS, stack_config
+from tests.chaos.stack_config import CAPS, stack_config
 
 STAGES = ("gate", "dispatcher", "worker", "settle", "sinks")
 SERVICES = ("kafka", "redis", "clickhouse", "simulator")
@@ -134,7 +134,7 @@ class ChaosStack:
 
     async def usage(self) -> dict[str, TenantUsage]:
         """Live figures of all tenants. Raises Retry while Redis is away."""
-        return dict(zip(WEIGHTS, await self.store.usage(list(WEIGHTS)), strict=True))
+        return dict(zip(CAPS, await self.store.usage(list(CAPS)), strict=True))
 
     async def sql(self, query: str) -> list[dict[str, Any]]:
         """Rows of a query. Raises OSError while ClickHouse is away."""

@@ -11,7 +11,7 @@ from fairlane.ports import TenantUsage
 from tests.chaos.load import Sent
 from tests.chaos.log_observer import Seen
 from tests.chaos.probes import UsageSample
-from tests.chaos.stack_config import MAX_UNDISPATCHED
+from tests.chaos.stack_config import CAPS
 
 PLACE = "log_partition, log_offset"
 TABLES = {
@@ -55,7 +55,17 @@ class Counts:
     """Terminal results beyond the first of their request in the log, whether or not they count."""
     over_budget: int = 0
     """Samples in which a tenant's spent and held were above the holds of all it had asked by then, or its waiting
-    requests above its cap; and results that cost more than their hold."""
+    requests above its cap; results that cost more than their hold; and requests that, by the log, were let in when as
+    many as the cap allows waited already. There are no budgets in the chain yet."""
+    fullest: float = 0.0
+    """The most that waited of a tenant's requests at once by the log, as a share of its cap. Below 1 the cap was not
+    reached, and nobody could have been over it."""
+    cancelled: int = 0
+    """Requests that ended cancelled."""
+    cancelled_unasked: int = 0
+    """Of these those for which there was no command."""
+    cancelled_called: int = 0
+    """Of these those with a call or a cost: a request at a worker completes."""
     left_held: int = 0
     """Tenants with a hold, a waiting or a running request at the end, when there was none."""
     redis_nano: int = 0
@@ -87,7 +97,9 @@ def judge(evidence: Evidence) -> Counts:
     counts = Counts()
     mine = _Mine(evidence)
     _terminals(evidence, mine, counts)
+    _cancelled(evidence, mine, counts)
     _money(evidence, mine, counts)
+    _waiting(evidence, counts)
     _rows(evidence, mine, counts)
     _calls(evidence, mine, counts)
     return counts
@@ -153,6 +165,21 @@ def _terminals(evidence: Evidence, mine: _Mine, counts: Counts) -> None:
                 counts.note(f"{sent.key} {winner.document.get('status')}: {error.get('code')} {error.get('message')}")
 
 
+def _cancelled(evidence: Evidence, mine: _Mine, counts: Counts) -> None:
+    asked = {sent.key for sent in evidence.sent if sent.kind == "cancelled"}
+    called = {seen.key for seen in evidence.log["attempts"]}
+    for key, winner in mine.winners.items():
+        if winner.document.get("status") != "cancelled":
+            continue
+        counts.cancelled += 1
+        if key not in asked:
+            counts.cancelled_unasked += 1
+            counts.note(f"{key} was cancelled, and nobody had asked for that")
+        if key in called or winner.document.get("attempts") or _cost(winner):
+            counts.cancelled_called += 1
+            counts.note(f"{key} ended as cancelled and was called")
+
+
 def _money(evidence: Evidence, mine: _Mine, counts: Counts) -> None:
     holds = {seen.key: int(seen.document["hold_nano_usd"]) for seen in mine.lanes}
     for key, winner in mine.winners.items():
@@ -176,7 +203,7 @@ def _money(evidence: Evidence, mine: _Mine, counts: Counts) -> None:
             position += 1
         usage = sample.usage
         above = usage.spent_nano_usd + usage.held_nano_usd > allowed[sample.tenant]
-        if above or usage.undispatched > MAX_UNDISPATCHED:
+        if above or usage.undispatched > CAPS[sample.tenant]:
             counts.over_budget += 1
             counts.note(f"{sample.tenant} had {usage} at {sample.began_s:.3f}, allowed {allowed[sample.tenant]}")
     for tenant, usage in evidence.usage.items():
@@ -187,6 +214,34 @@ def _money(evidence: Evidence, mine: _Mine, counts: Counts) -> None:
             counts.redis_nano += abs(usage.spent_nano_usd - evidence.spent.get(tenant, 0))
             booked = evidence.spent.get(tenant, 0)
             counts.note(f"{tenant} spent {usage.spent_nano_usd} in Redis and {booked} in the log")
+
+
+def _waiting(evidence: Evidence, counts: Counts) -> None:
+    """Who waited when, by the log: from the lane to the first dispatch, void or not, or the first end.
+
+    The store counts a request before it is in its lane and until after it was dispatched, so this is never more than
+    it counts. Within a millisecond the one that leaves makes room for the one that comes.
+    """
+    left: dict[str, float] = {}
+    for topic, records in evidence.log.items():
+        for seen in records if topic == "results" or topic.startswith("inbox.") else ():
+            if seen.document:
+                left[seen.key] = min(seen.at_s, left.get(seen.key, seen.at_s))
+    lanes = [seen for topic in evidence.log if topic.startswith("lanes.") for seen in evidence.log[topic]]
+    events: list[tuple[float, int, str, str]] = []
+    for key, seen in {seen.key: seen for seen in sorted(lanes, key=lambda one: -one.at_s)}.items():
+        tenant = str(seen.document["tenant_id"])
+        if left.get(key, seen.at_s + 1) > seen.at_s:
+            events.append((seen.at_s, 1, tenant, key))
+            if key in left:
+                events.append((left[key], -1, tenant, key))
+    waiting: Counter[str] = Counter()
+    for at_s, change, tenant, key in sorted(events):
+        waiting[tenant] += change
+        counts.fullest = max(counts.fullest, waiting[tenant] / CAPS[tenant])
+        if change > 0 and waiting[tenant] > CAPS[tenant]:
+            counts.over_budget += 1
+            counts.note(f"{key} was let in at {at_s:.3f}, when {waiting[tenant] - 1} of {tenant} waited already")
 
 
 def _rows(evidence: Evidence, mine: _Mine, counts: Counts) -> None:

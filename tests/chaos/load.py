@@ -1,4 +1,4 @@
-"""The load: five tenants in an open loop, good requests among bad ones, repetitions and shared keys."""
+"""The load: good requests of five tenants in an open loop, among bad, repeated, cancelled and crowded ones."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import asyncio
 import json
 import random
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fairlane.adapters.kafka_publisher import KafkaPublisher
 from fairlane.ports import Outgoing, Record
-from tests.chaos.stack_config import MAIN_MODEL, WEIGHTS
+from tests.chaos.stack_config import CROWDED, MAIN_MODEL, SLOW_MODEL, WEIGHTS
 
 KINDS = {
-    "good": 84, "streamed": 5, "repeated": 2, "same_key": 1, "reused_id": 1, "not_json": 2, "bad_field": 2,
-    "unknown_model": 1, "unknown_tenant": 1, "no_ids": 1,
+    "good": 80, "streamed": 5, "repeated": 2, "same_key": 1, "reused_id": 1, "not_json": 2, "bad_field": 2,
+    "unknown_model": 1, "unknown_tenant": 1, "no_ids": 1, "cancelled": 2, "crowded": 2,
 }  # fmt: skip
-"""How many of a hundred are of each kind."""
+"""How many of a hundred are of each kind. ``cancelled`` and ``crowded`` ask the slow pool: the one is cancelled a
+moment later, unless it is at a worker by then; the other is of a tenant that may have only few waiting."""
+CANCEL_AFTER_S = 0.5
 PARTITIONS = 8
 MAX_TOKENS = 24
+SLOW_TOKENS = 8
 BUFFER_BYTES = 256 * 2**20
 ACK_TIMEOUT_MS = 120_000
 """Above every outage: what is not acknowledged by then was not sent."""
@@ -46,17 +50,22 @@ class Sent:
         """Whether it is a good request that is to be called and answered."""
         return self.kind in ("good", "streamed")
 
+    @property
+    def slow(self) -> bool:
+        """Whether it asks the slow pool, and ends in one way or another."""
+        return self.kind in ("cancelled", "crowded")
+
 
 class Load:
     """Sends ``rate`` records a second from :meth:`start` to :meth:`stop`, whatever becomes of them.
 
-    ``run`` begins every request id. ``kinds`` is as :data:`KINDS`.
+    ``prefix`` is that of the topics. ``run`` begins every request id. ``kinds`` is as :data:`KINDS`.
     """
 
     def __init__(
         self,
         bootstrap: str,
-        topic: str,
+        prefix: str,
         run: str,
         rate: float,
         *,
@@ -68,20 +77,23 @@ class Load:
         self._publisher = KafkaPublisher(
             bootstrap, "chaos-load", buffer_bytes=BUFFER_BYTES, delivery_timeout_ms=ACK_TIMEOUT_MS
         )
-        self._topic, self.run, self.rate, self._model = topic, run, rate, model
+        self._topic, self._commands = prefix + "requests", prefix + "commands"
+        self.run, self.rate, self._model = run, rate, model
         kinds = KINDS if kinds is None else kinds
         self._kinds = [kind for kind, count in kinds.items() for _ in range(count)]
         self._tenants = tenants
         self._random = random.Random(f"{seed}/{run}")
         self._task: asyncio.Task[None] | None = None
         self._documents: list[dict[str, Any]] = []
+        self._to_cancel: deque[Sent] = deque()
         self.sent: list[Sent] = []
         self.unacknowledged = 0
 
     async def start(self) -> None:
         """Connect and begin."""
         await self._publisher.start()
-        await self._publisher.partitions(self._topic)
+        for topic in (self._topic, self._commands):
+            await self._publisher.partitions(topic)
         self._task = asyncio.create_task(self._send(), name=f"load {self.run}")
 
     async def stop(self) -> None:
@@ -113,7 +125,23 @@ class Load:
             self.sent.append(sent)
             ack = self._publisher.send(Outgoing(self._topic, None, value, (), number % PARTITIONS))
             ack.add_done_callback(lambda done, sent=sent: self._acknowledged(done, sent))  # type: ignore[misc]
+            if kind == "cancelled":
+                self._to_cancel.append(sent)
+            while self._to_cancel and self._to_cancel[0].due_s + CANCEL_AFTER_S <= due:
+                self._cancel(self._to_cancel.popleft())
             number += 1
+
+    def _cancel(self, sent: Sent) -> None:
+        command = {
+            "schema": "fairlane.command.v1", "command": "cancel", "tenant_id": sent.tenant,
+            "request_id": sent.request_id,
+        }  # fmt: skip
+        ack = self._publisher.send(Outgoing(self._commands, sent.key.encode(), json.dumps(command).encode(), ()))
+        ack.add_done_callback(self._told)
+
+    def _told(self, ack: asyncio.Future[Record]) -> None:
+        if ack.cancelled() or ack.exception() is not None:
+            self.unacknowledged += 1
 
     def _acknowledged(self, ack: asyncio.Future[Record], sent: Sent) -> None:
         if ack.cancelled() or ack.exception() is not None:
@@ -149,6 +177,10 @@ class Load:
                 document["body"]["model"] = "nothing"
             case "unknown_tenant":
                 document["tenant_id"] = "nobody"
+            case "cancelled" | "crowded":
+                document["body"] |= {"model": SLOW_MODEL, "max_tokens": SLOW_TOKENS}
+                if kind == "crowded":
+                    document["tenant_id"] = CROWDED
         if kind in ("good", "streamed"):
             self._documents.append(document)
         return Sent(kind, document["tenant_id"], document["request_id"], due), json.dumps(document).encode()

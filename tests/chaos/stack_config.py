@@ -9,10 +9,16 @@ from fairlane.devstack.first_config import SIMULATOR_URL, FirstConfig
 WEIGHTS = {"acme": 1.0, "beacon": 1.0, "cobalt": 2.0, "delta": 2.0, "ember": 4.0}
 MAX_UNDISPATCHED = 5_000
 """Above what any fault makes wait, below what a lost count would reach in a run."""
+CROWDED = "fjord"
+"""A sixth tenant, who asks the slow pool for more than its cap lets in: being refused as full is usual for it."""
+CAPS = {**dict.fromkeys(WEIGHTS, MAX_UNDISPATCHED), CROWDED: 3}
+"""By tenant how many requests may wait."""
 MAIN_POOL, MAIN_MODEL, MAIN_SLOTS = "main", "chaos-small", 64
 NARROW_POOL, NARROW_MODEL, NARROW_SLOTS = "narrow", "chaos-narrow", 8
 """A pool that is asked for more than it can do, so that its tenants wait and shares can be judged."""
-POOLS = {MAIN_POOL: MAIN_SLOTS, NARROW_POOL: NARROW_SLOTS}
+SLOW_POOL, SLOW_MODEL, SLOW_SLOTS = "slow", "chaos-slow", 2
+"""A pool whose calls take more than a second, so that in every row there is somebody who waits and can be cancelled."""
+POOLS = {MAIN_POOL: MAIN_SLOTS, NARROW_POOL: NARROW_SLOTS, SLOW_POOL: SLOW_SLOTS}
 PROVIDER_TIMEOUT_MS = 5_000
 
 
@@ -31,11 +37,12 @@ def stack_config() -> FirstConfig:
         "models": [
             {"model": MAIN_MODEL, "provider": "sim", "pool": MAIN_POOL, "provider_model": "sim-small", **limits},
             {"model": NARROW_MODEL, "provider": "sim", "pool": NARROW_POOL, "provider_model": "sim-small", **limits},
+            {"model": SLOW_MODEL, "provider": "sim", "pool": SLOW_POOL, "provider_model": "sim-slow", **limits},
         ],
         "routes": {},
     }  # fmt: skip
     tenants = [
-        {"tenant_id": name, "weight": weight, "max_undispatched": MAX_UNDISPATCHED} for name, weight in WEIGHTS.items()
+        {"tenant_id": name, "weight": WEIGHTS.get(name, 1.0), "max_undispatched": cap} for name, cap in CAPS.items()
     ]
     # JSON is YAML.
     return FirstConfig(json.dumps({"tenants": tenants}), json.dumps(catalog))

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from fairlane.ports import TenantUsage
+from tests.chaos.experiment import untested
 from tests.chaos.judge import Counts, Evidence, judge, settled
 from tests.chaos.load import Sent
 from tests.chaos.log_observer import TOPICS, Seen
 from tests.chaos.probes import UsageSample
+from tests.chaos.stack_config import CAPS, CROWDED
 
 RUN = "run-1"
 KEY = f"acme/{RUN}-0"
@@ -166,3 +168,80 @@ def test_a_good_request_that_failed_is_no_success(sound: Evidence) -> None:
 
 def test_calls_are_counted_for_requests_that_were_called(sound: Evidence) -> None:
     assert judge(replace(sound, calls=3)).calls_per_request == 3.0
+
+
+def cancelled(evidence: Evidence, *, kind: str = "cancelled", **changes: Any) -> Evidence:
+    """The good request was to be cancelled, and was: without a call, without a cost."""
+    ended = result(0, status="cancelled", attempts=0, cost={"nano_usd": 0}, **changes)
+    sent = [replace(evidence.sent[0], kind=kind), *evidence.sent[1:]]
+    tables = {**evidence.tables, "requests": [row(0)], "attempts": []}
+    return replace(
+        changed(evidence, results=[ended], attempts=[]), sent=sent, tables=tables, spent={},
+        usage={"acme": TenantUsage(0, 0, 0, 0)},
+    )  # fmt: skip
+
+
+def test_a_request_that_was_cancelled_before_it_was_called_is_counted_as_that(sound: Evidence) -> None:
+    counts = judge(cancelled(sound))
+    assert wrong(counts) == {}
+    assert (counts.cancelled, counts.cancelled_unasked, counts.cancelled_called) == (1, 0, 0)
+    assert (counts.good, counts.called) == (0, 0)
+
+
+def test_a_request_to_be_cancelled_needs_one_end_like_all_others(sound: Evidence) -> None:
+    completed = replace(sound, sent=[replace(sound.sent[0], kind="cancelled"), sound.sent[1]])
+    assert (wrong(judge(completed)), judge(completed).cancelled) == ({}, 0)
+    assert judge(changed(completed, results=[])).lost == 1
+    both = changed(cancelled(sound), results=[*cancelled(sound).log["results"], result(1)])
+    assert judge(both).raw_duplicates == 1
+
+
+def test_a_request_nobody_cancelled_must_not_end_as_cancelled(sound: Evidence) -> None:
+    assert judge(cancelled(sound, kind="crowded")).cancelled_unasked == 1
+
+
+def test_a_request_that_ended_as_cancelled_must_not_have_been_called(sound: Evidence) -> None:
+    assert judge(changed(cancelled(sound), attempts=list(sound.log["attempts"]))).cancelled_called == 1
+    assert judge(changed(cancelled(sound), results=[result(0, status="cancelled", attempts=0)])).cancelled_called == 1
+
+
+def waited(*times: tuple[float, float | None]) -> dict[str, list[Seen]]:
+    """Requests of the crowded tenant: when each came into its lane, and when it was dispatched."""
+    keys = [f"{CROWDED}/{RUN}-{number}" for number in range(len(times))]
+    document = {"tenant_id": CROWDED, "hold_nano_usd": HOLD}
+    return {
+        "lanes.slow": [seen("lanes.slow", n, keys[n], document, at_s=came) for n, (came, _) in enumerate(times)],
+        "inbox.slow": [
+            seen("inbox.slow", n, keys[n], document, at_s=left)
+            for n, (_, left) in enumerate(times) if left is not None
+        ],
+    }  # fmt: skip
+
+
+def test_one_more_waiting_than_the_cap_allows_is_over_budget(sound: Evidence) -> None:
+    full = [(10.0 + n, None) for n in range(CAPS[CROWDED])]
+    at_cap = judge(changed(sound, **waited(*full)))
+    assert (at_cap.over_budget, at_cap.fullest) == (0, 1.0)
+    above = judge(changed(sound, **waited(*full, (20.0, None))))
+    assert above.over_budget == 1
+    assert "waited already" in above.examples[0]
+
+
+def test_who_was_dispatched_or_ended_makes_room_under_the_cap(sound: Evidence) -> None:
+    full: list[tuple[float, float | None]] = [(10.0 + n, None) for n in range(CAPS[CROWDED] - 1)]
+    dispatched = waited((9.0, 20.0), *full, (20.0, None))
+    assert judge(changed(sound, **dispatched)).over_budget == 0
+    late = waited((9.0, 20.001), *full, (20.0, None))
+    assert judge(changed(sound, **late)).over_budget == 1
+    ended = late | {"results": [result(0), seen("results", 1, f"{CROWDED}/{RUN}-0", {"tenant_id": CROWDED}, at_s=19.0)]}
+    assert judge(changed(sound, **ended)).over_budget == 0
+
+
+def test_a_sample_with_more_waiting_than_the_cap_is_over_budget(sound: Evidence) -> None:
+    sample = UsageSample(10.5, 10.6, CROWDED, TenantUsage(0, 0, CAPS[CROWDED] + 1, 0))
+    assert judge(replace(sound, samples=[sample])).over_budget == 1
+
+
+def test_a_run_without_a_cancelled_request_or_a_full_tenant_tested_neither() -> None:
+    assert len(untested(Counts())) == 2
+    assert untested(Counts(cancelled=1, fullest=1.0)) == []
