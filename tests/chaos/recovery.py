@@ -1,11 +1,11 @@
 """How long a fault was felt after its end.
 
-The baseline is what was worst while nothing was disturbed (the seconds before each fault, and the end of the warm-
-up): of latency the 90th percentile over windows of one second (by the time at which requests were due), and for the
-request path and for the sinks the lag (records behind the commits of their groups). The chain has recovered at the
-first moment from which, for three seconds on end, every window's percentile and every lag is at most 1.2 times
-that. What has no answer has no end of latency, and so has a lag that could not be asked. A lag below what is
-offered between two commits is no lag.
+The baseline of a row is what was worst in the seconds before its fault, while nothing was disturbed: of latency the
+90th percentile over windows of one second (by the time at which requests were due), and for the request path and for
+the sinks the lag (records behind the commits of their groups). Between it and the first calm time of the stack there
+may be only so much (see :func:`within_drift`). The chain has recovered at the first moment from which, for three
+seconds on end, every window's percentile and every lag is at most 1.2 times that. What has no answer has no end of
+latency, and so has a lag that could not be asked. A lag below what is offered between two commits is no lag.
 """
 
 from __future__ import annotations
@@ -32,6 +32,30 @@ class Baseline:
 
     latency_s: float
     lags: Mapping[str, float]
+
+
+DRIFT = 1.5
+"""How much worse than the first calm time of the stack a row's own baseline may be; beyond that it is judged by this
+times the first. Calm seconds of one sound stack differ by up to half: the worst latency of earlier whole runs was 1.56
+times the first on a quiet machine. A chain that gets slower by more than that from row to row is not calm, and would
+lower its own bar."""
+
+
+def within_drift(own: Baseline, first: Baseline, load: float = 1.0) -> Baseline:
+    """A row's own baseline, at most :data:`DRIFT` times the first one; ``load``: of the row, as a multiple of what the
+    first was measured under.
+
+    Its lags count for no less than the first: the load of a row has only just begun when they are measured, and the lag
+    of the sinks takes longer than that to come to its height, while the first ones are measured after a quarter of a
+    minute. On a busy machine a row began with 395 records behind and had 1,040 to 1,447 for a minute in which nothing
+    was disturbed any more; the first baseline was 1,342.
+    """
+    bound = DRIFT * load
+    lags = {}
+    for part, lag in own.lags.items():
+        most = max(first.lags[part], SMALLEST_LAG[part]) * bound
+        lags[part] = min(max(lag, first.lags[part]), most)
+    return Baseline(min(own.latency_s, first.latency_s * bound), lags)
 
 
 Series = Sequence[tuple[float, float]]

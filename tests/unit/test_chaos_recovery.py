@@ -7,7 +7,7 @@ import math
 import pytest
 
 from fairlane.errors import Fatal
-from tests.chaos.recovery import Baseline, baseline, recovered_after
+from tests.chaos.recovery import DRIFT, SMALLEST_LAG, Baseline, baseline, recovered_after, within_drift
 
 LAGS = {"path": 200.0, "sinks": 600.0}
 
@@ -70,3 +70,27 @@ def test_a_lag_nobody_could_ask_is_no_recovery() -> None:
 
 def test_seconds_without_any_request_prove_nothing() -> None:
     assert recovered_after([], lags(10), Baseline(0.1, LAGS), 0.0, 10.0) is None
+
+
+def test_a_row_is_judged_by_its_own_baseline_however_bad_earlier_ones_were() -> None:
+    # Nothing of earlier rows is asked for, and the latency of the first time is no floor either.
+    own, first = Baseline(0.1, {"path": 210.0, "sinks": 700.0}), Baseline(0.3, LAGS)
+    assert within_drift(own, first) == own
+
+
+def test_a_lag_counts_for_no_less_than_in_the_first_time_which_was_longer() -> None:
+    assert within_drift(Baseline(0.1, {"path": 10.0, "sinks": 10.0}), Baseline(0.1, LAGS)) == Baseline(0.1, LAGS)
+
+
+def test_a_baseline_that_drifted_is_cut_to_so_many_times_the_first() -> None:
+    first = Baseline(0.2, {"path": 20.0, "sinks": 600.0})
+    drifted = Baseline(0.2 * DRIFT + 0.1, {"path": 1000.0, "sinks": 600.0 * DRIFT + 1})
+    # What is below the smallest lag that counts is no measure of a drift.
+    bound = {"path": SMALLEST_LAG["path"] * DRIFT, "sinks": 600.0 * DRIFT}
+    assert within_drift(drifted, first) == Baseline(0.2 * DRIFT, bound)
+
+
+def test_more_load_than_the_first_baseline_had_allows_for_more() -> None:
+    first, own = Baseline(0.2, LAGS), Baseline(0.2 * DRIFT * 2, {part: lag * DRIFT * 2 for part, lag in LAGS.items()})
+    assert within_drift(own, first, 2.0) == own
+    assert within_drift(own, first).latency_s < own.latency_s
