@@ -151,10 +151,10 @@ class ChaosStack:
         return [json.loads(line) for line in text.splitlines()]
 
     async def provider_calls(self) -> int:
-        """Calls the simulator has counted."""
+        """Calls the simulator has counted, and those that were answered on the way to it."""
         address = self.settings.simulator_url.rstrip("/").removesuffix("/v1")
         async with self.http.get(f"{address}/stats") as response:
-            return int((await response.json())["calls"])
+            return int((await response.json())["calls"]) + self.links["provider"].answered
 
 
 @contextmanager

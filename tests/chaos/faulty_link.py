@@ -60,6 +60,8 @@ class FaultyLink:
         self._connections: set[_Connection] = set()
         self.disturbed = 0
         """How often a trouble was felt. A fault nobody felt has tested nothing."""
+        self.answered = 0
+        """Requests that were answered here and so never came to the service, which cannot have counted them."""
 
     @property
     def address(self) -> str:
@@ -130,6 +132,7 @@ class FaultyLink:
                 trouble = self._trouble
                 if trouble.answer:
                     self.disturbed += 1
+                    self.answered += 1
                     connection.client.write(trouble.answer)
                     await connection.client.drain()
                     return
