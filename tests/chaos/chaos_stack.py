@@ -23,7 +23,7 @@ from fairlane.devstack.demo.own_stack import prepared, running
 from fairlane.devstack.identity import ProcessIdentity, alive
 from fairlane.devstack.java import find_java
 from fairlane.devstack.kafka_service import kafka_launch
-from fairlane.devstack.port_choice import PortPool
+from fairlane.devstack.port_choice import HOST, PortPool
 from fairlane.devstack.process import Launch
 from fairlane.devstack.progress import Report, silent
 from fairlane.devstack.redis_service import redis_launch
@@ -37,6 +37,7 @@ from fairlane.ports import TenantUsage
 from fairlane.settings import Settings, load_settings
 from tests.chaos.faulty_link import SOUND, FaultyLink
 from tests.chaos.stack_config import CAPS, stack_config
+from tests.chaos.traces import Counters, metric_sum
 
 STAGES = ("gate", "dispatcher", "worker", "settle", "sinks")
 SERVICES = ("kafka", "redis", "clickhouse", "simulator")
@@ -155,6 +156,19 @@ class ChaosStack:
         address = self.settings.simulator_url.rstrip("/").removesuffix("/v1")
         async with self.http.get(f"{address}/stats") as response:
             return int((await response.json())["calls"]) + self.links["provider"].answered
+
+    async def counters(self, stage: str, name: str, **labels: str) -> Counters:
+        """A metric of every process of a stage that answers; empty ``stage``: of all stages."""
+        found: dict[str, tuple[ProcessIdentity, float]] = {}
+        for process in self.processes().values():
+            if process.stage and stage in ("", process.stage):
+                try:
+                    async with self.http.get(f"http://{HOST}:{process.port}/metrics") as response:
+                        text = await response.text()
+                except (aiohttp.ClientError, TimeoutError):
+                    continue
+                found[process.name] = (process.identity, metric_sum(text, name, **labels))
+        return found
 
 
 @contextmanager
