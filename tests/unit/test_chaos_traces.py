@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fairlane.devstack.identity import ProcessIdentity
-from tests.chaos import disk, faults_disk
+from tests.chaos import disk, faults_disk, faults_pause
 from tests.chaos.fault import Scene, Step
 from tests.chaos.traces import (
     felt_by_broker,
@@ -113,3 +113,29 @@ def test_a_full_disk_that_did_nothing_breaks_its_row(monkeypatch: pytest.MonkeyP
     played = scene()
     play(faults_disk.disk_full("clickhouse"), played)
     assert [("did nothing" in failure) for failure in played.failures] == [True] * broken
+
+
+@pytest.mark.parametrize(
+    ("owner", "broken"),
+    [("worker-2-bb", False), ("worker-1-aa", True)],
+)
+def test_a_stopped_process_that_kept_its_partitions_was_no_zombie(
+    monkeypatch: pytest.MonkeyPatch, owner: str, broken: bool
+) -> None:
+    stopped: list[str] = []
+
+    async def owners(_bootstrap: str, _group: str) -> dict[tuple[str, int], str]:
+        return BEFORE | dict.fromkeys([("lanes", 0), ("lanes", 1)], owner) if stopped else BEFORE
+
+    def stop(names: list[str], _number: int) -> dict[str, ProcessIdentity]:
+        stopped.extend(names)
+        return {}
+
+    monkeypatch.setattr(faults_pause, "owners", owners)
+    monkeypatch.setattr(faults_pause, "PAST_LEASE_S", 0.0)
+    monkeypatch.setattr(faults_pause, "ASK_EVERY_S", 0.005)
+    settings = SimpleNamespace(kafka_bootstrap="", group_prefix="fairlane.", session_timeout_ms=20)
+    played = scene(settings=settings, signal=stop, resume=lambda _stopped: True)
+    play(faults_pause.pause("worker", 1), played)
+    assert stopped == ["worker-1"]
+    assert [("no zombie" in failure) for failure in played.failures] == [True] * broken
