@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from redis.asyncio import Redis
 
-from tests.chaos.chaos_stack import PROCESSES, STAGES, redis_must_start_empty
+from tests.chaos.chaos_stack import PROCESSES, STAGES, eventually, redis_must_start_empty
 from tests.chaos.fault import Fault, Scene, Step, now
+from tests.chaos.traces import events_since, sizes
 
 CANARY = "chaos-canary"
 """A key of nobody's: it is gone exactly if Redis lost its data."""
+REBUILT_S = 20.0
+"""Below this the stages have filled an emptied Redis again; it is the bar for recovery too."""
+REBUILT = ("results", "in_flight", "waiting")
+"""What they then say it was filled with."""
 
 
 def kill_process(stage: str, number: int) -> Step:
@@ -48,7 +54,9 @@ def kill_service(name: str) -> Step:
 
 
 async def redis_empty(scene: Scene) -> float:
-    """kill -9 of Redis, which comes back without its data."""
+    """kill -9 of Redis, which comes back without its data; the stages fill it again and say so."""
+    logs = scene.stack.stages_dir / "logs"
+    begin = sizes(logs)
     marker = redis_must_start_empty(scene.stack.services_dir)
     marker.touch()
     try:
@@ -62,14 +70,33 @@ async def redis_empty(scene: Scene) -> float:
                 scene.failures.append("Redis came back with its data: the fault did not happen")
     finally:
         marker.unlink()
+    await said_rebuilt(scene, logs, begin)
     return ended
 
 
 async def redis_flush(scene: Scene) -> float:
-    """FLUSHALL."""
+    """FLUSHALL; the stages fill Redis again and say so."""
+    logs = scene.stack.stages_dir / "logs"
+    begin = sizes(logs)
     async with _redis(scene) as client:
         await client.flushall()
-    return now()
+    ended = now()
+    await said_rebuilt(scene, logs, begin)
+    return ended
+
+
+async def said_rebuilt(scene: Scene, logs: Path, begin: Mapping[Path, int], bound_s: float = REBUILT_S) -> None:
+    """Wait until a stage tells that it filled the emptied store again, and note what; else the row is broken."""
+
+    async def told() -> bool:
+        return bool(events_since(logs, begin, "store_rebuilt"))
+
+    if not await eventually(told, bound_s):
+        scene.failures.append(f"no stage said within {bound_s:.0f} s that it filled the store again")
+        return
+    for event in events_since(logs, begin, "store_rebuilt"):
+        figures = ", ".join(f"{event[name]} {name.replace('_', ' ')}" for name in REBUILT)
+        scene.notes.append(f"filled again with {figures}")
 
 
 @asynccontextmanager

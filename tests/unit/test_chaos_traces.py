@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +13,16 @@ from typing import Any
 import pytest
 
 from fairlane.devstack.identity import ProcessIdentity
-from tests.chaos import disk, faults_disk, faults_pause
+from tests.chaos import disk, faults_disk, faults_kill, faults_pause
 from tests.chaos.fault import Scene, Step
 from tests.chaos.traces import (
+    events_since,
     felt_by_broker,
     felt_by_clickhouse,
     grown,
     lines_since,
     metric_sum,
+    sizes,
     taken_over,
 )
 
@@ -139,3 +142,19 @@ def test_a_stopped_process_that_kept_its_partitions_was_no_zombie(
     play(faults_pause.pause("worker", 1), played)
     assert stopped == ["worker-1"]
     assert [("no zombie" in failure) for failure in played.failures] == [True] * broken
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_an_emptied_store_nobody_said_to_have_filled_again_breaks_its_row(tmp_path: Path, told: bool) -> None:
+    log = tmp_path / "gate-1.log"
+    rebuilt = json.dumps({"results": 9, "in_flight": 2, "waiting": 1, "event": "store_rebuilt"}, separators=(",", ":"))
+    log.write_text(rebuilt + "\n")
+    begin = sizes(tmp_path)
+    if told:
+        with log.open("a") as file:
+            file.write(rebuilt + "\n")
+    assert len(events_since(tmp_path, begin, "store_rebuilt")) == told
+    played = scene()
+    asyncio.run(faults_kill.said_rebuilt(played, tmp_path, begin, bound_s=0.0))
+    assert played.notes == ["filled again with 9 results, 2 in flight, 1 waiting"] * told
+    assert len(played.failures) == (not told)
