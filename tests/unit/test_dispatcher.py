@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from fairlane.adapters.memory_admission import MemoryAdmissionStore
 from fairlane.agents.config_view import ConfigView
-from fairlane.agents.dispatcher import Dispatcher
+from fairlane.agents.dispatcher import SNAPSHOT_S, Dispatcher
 from fairlane.ports import Outgoing, Record, TopicPartition
 from fairlane.schemas.base import timestamp_from_ms
 from fairlane.schemas.codec import decode, encode
@@ -38,12 +39,12 @@ def job(
         provider_model="m", reason="test", price_id="m@2020-01-01", input_price=1, cached_input_price=1, output_price=1,
     )  # fmt: skip
     body = Job(
-        request_id=request_id, tenant_id=tenant, idempotency_key=request_id, priority="normal", body={}, route=route,
+        request_id=request_id, tenant_id=tenant, idempotency_key=request_id, priority=priority, body={}, route=route,
         hold_nano_usd=5, received_at=now, admitted_at=now, config_version="t1-c1",
     )  # fmt: skip
     ticket = Ticket.model_validate(
         {
-            "tenant_id": tenant, "request_id": request_id, "priority": "normal", "model": "m", "input_tokens": 100,
+            "tenant_id": tenant, "request_id": request_id, "priority": priority, "model": "m", "input_tokens": 100,
             "output_limit": 100, "received_ms": now_ms, "admitted_ms": now_ms, "deadline_ms": now_ms + timeout_ms,
         }
     )  # fmt: skip
@@ -286,25 +287,64 @@ async def test_a_zombies_records_behind_the_new_epoch_do_not_count(world: World)
         assert "acme/r-0" in ids(bound(world))
 
 
-async def test_counters_survive_a_takeover(world: World) -> None:
+async def test_the_successor_goes_on_with_the_shares_of_its_predecessor(world: World) -> None:
     view = config(slots=1, weights={"a": 1, "b": 1})
+    world.log.append(job(world, "waiting", "b"))
+    for number in range(3):
+        world.log.append(job(world, f"served-{number}", "a", priority="high"))
+    world.log.append(job(world, "waiting", "a"))
     async with dispatching(world, view) as feed:
-        for number in range(4):
-            world.log.append(job(world, f"a-{number}", "a"))
         await feed.step()
-        for served in range(3):
-            finish(world, bound(world)[served], output=100)
+        for served in range(2):
+            finish(world, bound(world)[served])
             await eventually(lambda served=served: len(bound(world)) == served + 2)  # type: ignore[misc]
     finish(world, bound(world)[-1])
+    # Nothing but their service tells the two apart: of equals that came at once the first by name goes first.
     async with dispatching(world, view) as feed:
-        for number in range(4, 6):
-            world.log.append(job(world, f"a-{number}", "a"))
-        for number in range(2):
-            world.log.append(job(world, f"b-{number}", "b"))
         await feed.step()
-        state = world.values(NAMES.scheduler_state)[-1]
-        assert state["pool"] == "sim"
-        assert state["counters"] or state["floor"] > 0
+        assert ids(bound(world)) == ["a/served-0", "a/served-1", "a/served-2", "b/waiting"]
+
+
+async def test_counters_are_in_the_log_a_second_after_they_change_so_that_a_crash_loses_no_more(world: World) -> None:
+    def states() -> list[dict[str, Any]]:
+        return world.values(NAMES.scheduler_state)
+
+    async with dispatching(world, config(slots=1)) as feed:
+        world.clock.advance(SNAPSHOT_S)
+        await eventually(lambda: len(states()) == 1)
+        world.log.append(job(world, "r-0"))
+        await feed.step()
+        world.clock.advance(SNAPSHOT_S)
+        await eventually(lambda: len(states()) == 2)
+        assert states()[0]["floor"] == 0 < states()[1]["floor"]
+        finish(world, bound(world)[0], output=7)
+        await feed.settle()
+        world.clock.advance(SNAPSHOT_S)
+        await eventually(lambda: len(states()) == 3)
+        assert list(states()[2]["predicted_output"].values()) == [7]
+
+
+@pytest.mark.parametrize("ending", ["without usage", "too large for the inbox"])
+async def test_a_request_that_got_no_service_costs_its_tenant_no_turn(world: World, ending: str) -> None:
+    async with dispatching(world, config(slots=1, weights={"a": 1, "b": 1})) as feed:
+        first = job(world, "no-service", "a")
+        if ending == "too large for the inbox":
+            world.log.append(replace(first, value=(first.value or b"")[:-1] + b" " * 5000 + b"}"))
+            world.log.max_record_bytes = 4000
+        else:
+            world.log.append(first)
+        for tenant in "ab":
+            world.log.append(job(world, "next", tenant))
+        await feed.step()
+        if ending == "without usage":
+            # As a worker tells of a request that expired before its call, or of a call that failed unbilled.
+            [record] = bound(world)
+            slot = (SLOT, f"sim/{record.partition}/0/0".encode())
+            world.log.append(Outgoing(NAMES.results, record.key, b"{}", (slot,)))
+        await eventually(lambda: bool({"a/next", "b/next"} & set(ids(bound(world)))))
+        assert ids(bound(world))[-1] == "a/next", "by name it goes before b, had it no service before"
+        finish(world, bound(world)[-1])
+        await eventually(lambda: ids(bound(world))[-1] == "b/next")
 
 
 async def test_requests_whose_ids_hold_slashes_are_not_taken_for_each_other(world: World) -> None:
