@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlane.policy.vtc import BANDS, Charge, FairQueue, Waiting, service_cost
+from fairlane.policy.vtc import BANDS, FIRST_PREDICTION, Charge, FairQueue, Waiting, service_cost
 
 
 def key(tenant: str, number: int) -> bytes:
@@ -199,3 +200,15 @@ def test_unsettled_estimates_would_favour_long_answers_and_settling_makes_shares
     assert 0.47 <= share_of_long(settle=True) <= 0.53
     # Without settlement, as some routers do it, the long tenant takes 78 %.
     assert share_of_long(settle=False) > 0.7
+
+
+def test_lengths_of_tenants_that_had_no_answer_lately_are_predicted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairlane.policy.vtc.PREDICTIONS_MAX", 2)
+    queue = FairQueue()
+    for tenant in "abca":
+        queue.settle(Charge(tenant, "m", 0.0), 1, 500)
+    assert {tenant: queue.predicted_output(tenant, "m", 1000) for tenant in "abc"} == {
+        "a": 500,
+        "b": FIRST_PREDICTION,
+        "c": 500,
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fairlane.agents.command_intake import CommandIntake
 from fairlane.agents.dispatcher import Dispatcher
 from fairlane.errors import Retry
 from fairlane.metrics import METRICS
@@ -159,3 +160,37 @@ async def test_a_takeover_does_a_cancellation_once(world: World, metrics: Promet
             await feed.step()
     assert len([row for row in world.values(NAMES.results) if row.get("request_id") == "r-1"]) == 1
     assert (count(metrics, "cancelled"), count(metrics, "kept")) == (1, 0)
+
+
+async def test_of_cancellations_that_found_nothing_only_the_latest_wait_for_their_requests(
+    world: World, metrics: PrometheusMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairlane.agents.command_intake.KEPT_MAX", 2)
+    async with dispatching(world, config(slots=3)) as feed:
+        for number in range(3):
+            cancel(world, f"r-{number}")
+        await eventually(lambda: count(metrics, "kept") == 3)
+        assert count(metrics, "dropped") == 1
+        for number in range(3):
+            world.log.append(job(world, f"r-{number}"))
+        await feed.step()
+        assert ids(bound(world)) == ["acme/r-0"]
+        assert statuses(world) == {"r-1": "cancelled", "r-2": "cancelled"}
+
+
+async def test_of_dead_letters_written_here_only_the_latest_are_remembered(
+    world: World, metrics: PrometheusMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairlane.agents.command_intake.KEPT_MAX", 2)
+    intake = CommandIntake(
+        names=NAMES,
+        publisher=world.publisher,
+        reader=world.reader,
+        clock=world.clock,
+        metrics=metrics,
+        config_version=lambda: "t1-c1",
+    )
+    records = [world.put(NAMES.commands, b"nonsense") for _ in range(3)]
+    for record in (*records, records[2], records[1], records[0]):
+        await intake.take(record, (), speaks=True)
+    assert [letter["source_offset"] for letter in world.values(NAMES.dead_letters)] == [0, 1, 2, 0]

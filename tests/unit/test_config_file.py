@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fairlane.agents.config_file import read_catalog_file, read_tenants_file
+from fairlane.agents.config_file import FILE_BYTES_MAX, read_catalog_file, read_tenants_file
 from fairlane.devstack.defaults import default_catalog, default_tenants
 from fairlane.errors import Reject
 
@@ -120,6 +120,10 @@ def test_a_name_that_stands_twice_is_refused_with_both_places() -> None:
 )
 def test_what_is_no_tenants_file_is_refused_in_one_sentence(text: str, message: str) -> None:
     assert message in tenants_refusal(text)
+
+
+def test_a_file_larger_than_any_that_people_write_is_not_parsed() -> None:
+    assert "larger than 16777216 bytes" in tenants_refusal("#" * (FILE_BYTES_MAX + 1))
 
 
 @pytest.mark.parametrize("scalar", ["no", "on", "1:30", "0o17", "010", "1_000", "2026-11-01", ".inf", "0x1F"])

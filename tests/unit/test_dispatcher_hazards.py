@@ -178,6 +178,25 @@ async def test_a_request_id_used_again_when_its_answer_is_forgotten_is_a_new_req
         await eventually(lambda: len(bound(world)) == 2)
 
 
+async def test_of_admissions_that_ended_only_the_latest_are_remembered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairlane.agents.pool_scheduler.ENDED_MAX", 2)
+    lanes = [from_gate(job(world, f"r-{number}"), f"requests/0/{number}") for number in range(3)]
+    async with dispatching(world, config(slots=3)) as feed:
+        for lane in lanes:
+            world.log.append(lane)
+        await feed.step()
+        for record in bound(world):
+            finish(world, record)
+        await feed.settle()
+        for lane in lanes:
+            world.log.append(lane)
+        await feed.step()
+        await eventually(lambda: len(feed.done) == 6)
+        assert ids(bound(world)) == [*(f"acme/r-{number}" for number in range(3)), "acme/r-0"]
+
+
 # --- topics that grow -------------------------------------------------------------------------------------
 
 
@@ -271,6 +290,20 @@ async def test_a_backlog_that_expired_at_once_is_ended_in_steps_that_fit_the_pub
         world.clock.advance(1)
         await eventually(lambda: len(feed.done) == 301 or bool(world.fatal))
         assert Counter(result["status"] for result in world.values(NAMES.results)) == {"expired": 300}
+
+
+async def test_of_a_backlog_that_expired_together_a_turn_ends_only_a_part_so_that_others_are_heard(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairlane.agents.pool_scheduler.EXPIRED_AT_ONCE", 4)
+    async with dispatching(world, config(slots=0)) as feed:
+        for number in range(6):
+            world.log.append(job(world, f"r-{number}", timeout_ms=10))
+        await feed.step()
+        world.clock.advance(1)
+        await eventually(lambda: bool(world.values(NAMES.results)))
+        assert len(world.values(NAMES.results)) == 4
+        await eventually(lambda: len(world.values(NAMES.results)) == 6)
 
 
 async def test_many_free_slots_are_filled_in_steps_that_fit_the_publishers_buffer(

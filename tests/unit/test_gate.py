@@ -21,6 +21,7 @@ from fairlane.telemetry import NO_METRICS
 from tests.stage_harness import NAMES, Feed, World, config, request
 
 REQUESTS, LANES = NAMES.requests, NAMES.lanes("sim")
+IDEMPOTENCY_TTL_S = 86_400
 
 
 def gate_of(world: World, store: MemoryAdmissionStore, *, cap: int = 1000) -> Gate:
@@ -32,7 +33,7 @@ def gate_of(world: World, store: MemoryAdmissionStore, *, cap: int = 1000) -> Ga
         config=lambda: config(cap=cap),
         clock=world.clock,
         metrics=NO_METRICS,
-        settings=GateSettings(IntakeLimits(100_000, 60_000, 86_400_000), 86_400),
+        settings=GateSettings(IntakeLimits(100_000, 60_000, 86_400_000), IDEMPOTENCY_TTL_S),
         lease_ok=lambda: world.lease,
         fail=world.fatal.append,
     )
@@ -47,7 +48,7 @@ def settle_of(world: World, store: MemoryAdmissionStore) -> Settle:
         config_version=lambda: "t1-c1",
         clock=world.clock,
         metrics=NO_METRICS,
-        idempotency_ttl_s=86_400,
+        idempotency_ttl_s=IDEMPOTENCY_TTL_S,
         lease_ok=lambda: world.lease,
     )
 

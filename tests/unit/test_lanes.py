@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from fairlane.policy.lanes import HAND, LanePlacer, hand
 
 
@@ -30,3 +32,18 @@ def test_a_light_tenant_is_placed_off_the_flood_where_its_hand_allows() -> None:
     free = [name for name in (f"t{i}" for i in range(200)) if set(hand(name, 64)) - set(hand("flood", 64))]
     assert len(free) == 200
     assert all(placer.place(name) not in hand("flood", 64) for name in free)
+
+
+def test_hands_of_tenants_that_were_not_placed_lately_are_dealt_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    dealt: list[str] = []
+
+    def counted(tenant_id: str, partitions: int) -> tuple[int, ...]:
+        dealt.append(tenant_id)
+        return hand(tenant_id, partitions)
+
+    monkeypatch.setattr("fairlane.policy.lanes.hand", counted)
+    monkeypatch.setattr("fairlane.policy.lanes.HANDS_MAX", 2)
+    placer = LanePlacer(16)
+    for tenant in ("a", "b", "c", "c", "b", "a"):
+        placer.place(tenant)
+    assert dealt == ["a", "b", "c", "a"]

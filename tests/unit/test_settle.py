@@ -10,14 +10,14 @@ import pytest
 from fairlane.adapters.memory_admission import MemoryAdmissionStore
 from fairlane.clock import ManualClock
 from fairlane.errors import Retry
-from fairlane.ports import Answered, TopicPartition
+from fairlane.ports import Answered, Settled, Settlement, TopicPartition
 from fairlane.schemas.base import timestamp_from_ms
 from fairlane.schemas.codec import encode
 from fairlane.schemas.headers import SOURCE
 from fairlane.schemas.result import Cost, Result, Status, Timings
 from fairlane.schemas.topics import partition_for
 from tests.stage_harness import NAMES, Feed, World, request
-from tests.unit.test_gate import REQUESTS, answer, gate_of, settle_of
+from tests.unit.test_gate import IDEMPOTENCY_TTL_S, REQUESTS, answer, gate_of, settle_of
 
 
 class FlakyStore(MemoryAdmissionStore):
@@ -32,6 +32,18 @@ class FlakyStore(MemoryAdmissionStore):
             self.failures -= 1
             raise Retry("the store went away")
         await super().followers_answered(answered)
+
+
+class ListeningStore(MemoryAdmissionStore):
+    """Keeps what it is told; the one in memory forgets nothing, so it does not show how long it should."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[Settlement] = []
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        self.heard += settlements
+        return await super().settle(settlements)
 
 
 @pytest.fixture
@@ -159,6 +171,14 @@ async def test_a_request_that_no_stage_could_read_still_ends_those_who_joined_it
     again = await joined(world, store, "r-4")
     assert again is not settle
     assert [job["request_id"] for job in world.values(NAMES.lanes("sim"))][-1] == "r-4"
+
+
+async def test_an_answer_is_remembered_for_as_long_as_the_setting_says(world: World) -> None:
+    store = ListeningStore()
+    settle = await joined(world, store)
+    answer(world, "r-1", "k")
+    await deliver(world, settle)
+    assert [(item.request_id, item.ttl_s) for item in store.heard] == [("r-1", IDEMPOTENCY_TTL_S)]
 
 
 async def test_a_result_under_another_requests_key_books_nothing(world: World, store: FlakyStore) -> None:
