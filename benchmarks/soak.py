@@ -37,7 +37,8 @@ STAGE_POOLS = ["bench", "flooded"]
 
 
 @click.command("soak", epilog="Example:  python -m benchmarks.soak --minutes 2 --rate 300")
-@click.option("--minutes", default=15.0, show_default=True, help="How long requests are sent.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=15.0, show_default=True,
+              help="How long requests are sent.")  # fmt: skip
 @click.option("--rate", type=float, help=f"Requests per second.  [default: {SHARE:.0%} of what bench.csv says is held]")
 @click.option("--seed", default=1, show_default=True, help="Which stages are killed, in which order.")
 def command(minutes: float, rate: float | None, seed: int) -> int:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.drawing import Panel, draw
+from benchmarks.soak import command
 from benchmarks.soak_samples import open_handles
 from benchmarks.soak_verdict import TOLERANCES, Custody, Sample, Strain, growths, slope
 
@@ -19,6 +21,13 @@ CUSTODY = Custody(sent=100, answered=100, succeeded=100, duplicates=0, rows=100,
 
 def memory(value_at: dict[int, float], of: str = "gate-1", series: str = "memory, MB") -> list[Sample]:
     return [Sample(float(second), series, of, value) for second, value in value_at.items()]
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "a while"])
+def test_a_time_that_is_none_is_a_usage_error(minutes: str) -> None:
+    refused = CliRunner().invoke(command, ["--minutes", minutes])
+    assert refused.exit_code == 2
+    assert "--minutes" in refused.output
 
 
 def test_a_leak_is_found_although_the_process_restarts() -> None:
