@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 QUEUED, DISPATCHED, JOINED, PENDING, ENDED = "q", "d", "j", "p", "x"
+SPENT_MAX = 2**63 - 1
+"""Where a tenant's booked cost stops: the largest integer of Redis. Only forged results come near, and a request
+whose cost could not be added would keep its hold for ever."""
 
 
 @dataclass(slots=True)
@@ -181,7 +184,7 @@ class TenantAdmission:
                     self.figures.undispatched -= 1
                 else:
                     self.figures.in_flight -= 1
-            self.figures.spent += cost
+            self.figures.spent = min(self.figures.spent + cost, SPENT_MAX)
             if known is not None or cost:
                 known = self.identities.setdefault(request_id, Identity(ENDED))
                 known.state, known.answer, known.hold = ENDED, answer, None

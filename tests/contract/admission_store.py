@@ -11,6 +11,7 @@ from fairlane.ports import (
     Known,
     Settled,
     Settlement,
+    TenantUsage,
 )
 
 TTL_S = 3600
@@ -194,6 +195,20 @@ class AdmissionStoreBehaviour:
         await store.admit([request("r-1", hold=big), request("r-2", hold=big), request("r-3", hold=1)])
         [usage] = await store.usage(["acme"])
         assert usage.held_nano_usd == 2 * big + 1
+
+    async def test_a_sum_beyond_what_the_store_can_count_stops_there_and_requests_are_still_settled_once(
+        self, store: AdmissionStore
+    ) -> None:
+        await store.admit([request(hold=100)])
+        await store.dispatched([("acme", "r-1")])
+        await store.settle([settlement(f"forged-{number}", cost=2**53 - 1) for number in range(1024)])
+        [usage] = await store.usage(["acme"])
+        assert usage.spent_nano_usd == 1024 * (2**53 - 1)
+        assert await settle(store, settlement(cost=2**53 - 1)) == Settled(True, 100, "r-1")
+        assert await settle(store, settlement(cost=2**53 - 1)) == Settled(False, 0, "r-1")
+        assert (await settle(store, settlement("one-more", cost=2**53 - 1))).first
+        assert not (await settle(store, settlement("one-more", cost=2**53 - 1))).first
+        assert await store.usage(["acme"]) == [TenantUsage(spent_nano_usd=2**63 - 1)]
 
     async def test_tenants_do_not_touch_each_other(self, store: AdmissionStore) -> None:
         outcomes = await admit(store, request(tenant="a", cap=1), request(tenant="b", cap=1))

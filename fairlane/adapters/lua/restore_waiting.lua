@@ -6,9 +6,10 @@ if redis.call('GET', KEYS[#KEYS]) ~= ARGV[#ARGV] then return redis.error_reply('
 local state = redis.call('HGET', KEYS[1], 's')
 if not state then
   state = 'q'
+  -- First, for it alone can fail (beyond 64 bits): nothing may be changed by then.
+  redis.call('HINCRBY', KEYS[3], 'held', ARGV[5])
   redis.call('HSET', KEYS[1], 'fp', ARGV[3], 'src', ARGV[4], 'out', 'admitted', 's', state, 'i', ARGV[2], 'h', ARGV[5])
   redis.call('EXPIRE', KEYS[1], ARGV[7])
-  redis.call('HINCRBY', KEYS[3], 'held', ARGV[5])
   redis.call('HINCRBY', KEYS[3], 'u', 1)
   if redis.call('EXISTS', KEYS[2]) == 0 then
     redis.call('HSET', KEYS[2], 'fp', ARGV[3], 'o', ARGV[1])

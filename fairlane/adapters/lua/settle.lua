@@ -8,6 +8,15 @@ if redis.call('GET', KEYS[#KEYS]) ~= ARGV[#ARGV] then return redis.error_reply('
 local rid, cost, answer = ARGV[1], ARGV[2], ARGV[3]
 local known = redis.call('HMGET', KEYS[1], 's', 'h', 'i')
 local state = known[1]
+if state ~= 'x' and cost ~= '0' then
+  -- First of all, for it alone can fail: what was changed before a script failed would stay, and change again.
+  local booked = redis.pcall('HINCRBY', KEYS[3], 'spent', cost)
+  if type(booked) == 'table' and booked.err then
+    if not string.find(booked.err, 'overflow', 1, true) then return booked end
+    -- Beyond 64 bits a tenant's sum stops, as in the reference model (SPENT_MAX).
+    redis.call('HSET', KEYS[3], 'spent', '9223372036854775807')
+  end
+end
 if not state and ARGV[8] ~= '' then
   state = 'p'
   redis.call('HSET', KEYS[1], 's', state, 'fp', ARGV[8], 'src', ARGV[9], 'out', ARGV[10], 'i', ARGV[6])
@@ -27,7 +36,6 @@ if state ~= 'x' then
     if known[2] ~= '0' then redis.call('HINCRBY', KEYS[3], 'held', '-' .. known[2]) end
     redis.call('HINCRBY', KEYS[3], state == 'q' and 'u' or 'fl', -1)
   end
-  if cost ~= '0' then redis.call('HINCRBY', KEYS[3], 'spent', cost) end
   -- A request unknown here and without cost was refused before it had an identity.
   if state or cost ~= '0' then
     redis.call('HSET', KEYS[1], 's', 'x', 'a', answer)
