@@ -296,7 +296,8 @@ async def test_of_a_backlog_that_expired_together_a_turn_ends_only_a_part_so_tha
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fairlane.agents.pool_scheduler.EXPIRED_AT_ONCE", 4)
-    async with dispatching(world, config(slots=0)) as feed:
+    async with dispatching(world, config(slots=1)) as feed:
+        world.log.append(job(world, "busy"))
         for number in range(6):
             world.log.append(job(world, f"r-{number}", timeout_ms=10))
         await feed.step()
