@@ -9,22 +9,20 @@ dispatchers speaks.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from fairlane.agents.effects import CLOCK_MARGIN_MS, effects_since, source_of, source_prefix
-from fairlane.agents.outgoing import PublicRecords, decision_id
-from fairlane.agents.pool_scheduler import STAGE, PoolScheduler
+from fairlane.agents.lane_records import STAGE
+from fairlane.agents.outgoing import PublicRecords, decision_id, letter_about
+from fairlane.agents.pool_scheduler import PoolScheduler
 from fairlane.agents.topic_names import TopicNames
 from fairlane.clock import Clock
 from fairlane.errors import Retry
 from fairlane.ports import LogReader, Outgoing, Publisher, Record, TopicPartition
-from fairlane.schemas.base import timestamp_from_ms
 from fairlane.schemas.codec import DecodeError, decode
 from fairlane.schemas.command import Command
-from fairlane.schemas.dead_letter import DeadLetter
 from fairlane.schemas.decision import Decision, DecisionKind, Reason
 from fairlane.schemas.request_codec import readable_parts
 from fairlane.schemas.topics import request_key
@@ -160,7 +158,7 @@ class CommandIntake:
         self._metrics.inc("dispatcher_commands_total", outcome=outcome)
 
     async def _dead_letter(self, record: Record, failure: DecodeError) -> None:
-        value, source = record.value or b"", source_of(record)
+        source = source_of(record)
         if source in self._lettered:
             return
         self._lettered[source] = None
@@ -168,31 +166,18 @@ class CommandIntake:
             self._lettered.popitem(last=False)
         self._count("unreadable")
         tenant_id, request_id = readable_parts(record.value)
-        now = timestamp_from_ms(self._clock.now_ms())
-        letter = DeadLetter(
-            dead_letter_id=source.decode(),
-            event_time=now,
-            stage=STAGE,
-            source_topic=record.topic,
-            source_partition=record.partition,
-            source_offset=record.offset,
-            tenant_id=tenant_id,
-            request_id=request_id,
-            error=failure.detail,
-            payload_bytes=len(value),
-            payload_sha256=hashlib.sha256(value).hexdigest(),
-            config_version=self._config_version(),
-        )
+        ids, version = (tenant_id, request_id), self._config_version()
+        letter = letter_about(record, STAGE, failure.detail, ids, version, self._clock.now_ms())
         kind = DecisionKind.DEAD_LETTERED
         decision = Decision(
             decision_id=decision_id(source, kind.value),
-            event_time=now,
+            event_time=letter.event_time,
             stage=STAGE,
             kind=kind,
             tenant_id=tenant_id,
             request_id=request_id,
             reason=Reason(code=failure.detail.code.value, message=failure.detail.message),
-            config_version=letter.config_version,
+            config_version=version,
         )
         _log.warning("command_unreadable", partition=record.partition, offset=record.offset, error=str(failure))
         await self._write(self._public.dead_letter(letter, source))

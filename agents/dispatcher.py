@@ -14,9 +14,8 @@ from fairlane.agents.command_intake import KEPT_MS, CommandIntake
 from fairlane.agents.config_view import ConfigView
 from fairlane.agents.dispatch_marks import DispatchMarks
 from fairlane.agents.on_its_way import OnItsWay
-from fairlane.agents.outgoing import PublicRecords
 from fairlane.agents.pause import Pause
-from fairlane.agents.pool_scheduler import STAGE, PoolScheduler
+from fairlane.agents.pool_scheduler import PoolScheduler
 from fairlane.agents.pool_takeover import Inherited, take_over
 from fairlane.agents.topic_names import TopicNames
 from fairlane.clock import Clock
@@ -76,7 +75,6 @@ class Dispatcher:
         self._worker_group = worker_group
         self._lease_ok = lease_ok
         self._fail = fail
-        self._public = PublicRecords(names, STAGE)
         self._pools: dict[str, PoolScheduler] = {}
         self._on_its_way = OnItsWay()
         self._ended_during: dict[str, set[bytes]] = {}
@@ -122,14 +120,13 @@ class Dispatcher:
             self._pump(scheduler)
 
     async def poisoned(self, record: Record, failure: Exception) -> None:
-        """A lane record that no gate wrote, or that the code fails on: log it, go on."""
-        _log.error(
-            "lane_record_unusable",
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            error=f"{type(failure).__name__}: {failure}",
-        )
+        """A lane record that no gate wrote, or that the code fails on, gets its terminal. Raises Retry."""
+        scheduler = self._pools.get(self._names.pool_of(record.topic))
+        if scheduler is None:
+            raise Retry("nobody here owns the pool", after=TICK_S)
+        await scheduler.poisoned(record, failure)
+        # What waits did not find its slot when the record failed.
+        self._pump(scheduler)
 
     async def revoked(self, partitions: frozenset[TopicPartition]) -> None:
         """Drop the pools; their next owner rebuilds them from the log."""

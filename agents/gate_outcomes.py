@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 import orjson
 
 from fairlane.agents.effects import source_of
 from fairlane.agents.intake import Accepted, Refused
-from fairlane.agents.outgoing import PublicRecords, decision_id
+from fairlane.agents.outgoing import PublicRecords, decision_id, letter_about
 from fairlane.agents.topic_names import TopicNames
 from fairlane.ports import Admission, Outgoing, Record
 from fairlane.schemas.base import timestamp_from_ms, timestamp_to_ms
 from fairlane.schemas.codec import encode
-from fairlane.schemas.dead_letter import DeadLetter
 from fairlane.schemas.decision import Decision, DecisionKind, Reason
 from fairlane.schemas.errors import ErrorCode, ErrorDetail, error
 from fairlane.schemas.headers import (
@@ -138,24 +136,10 @@ class GateOutcomes:
 
         ``ids`` are tenant and request as far as they can be read.
         """
-        source, value = source_of(record), record.value or b""
-        letter = DeadLetter(
-            dead_letter_id=source.decode(),
-            event_time=timestamp_from_ms(now_ms),
-            stage=STAGE,
-            source_topic=record.topic,
-            source_partition=record.partition,
-            source_offset=record.offset,
-            tenant_id=ids[0],
-            request_id=ids[1],
-            error=detail,
-            payload_bytes=len(value),
-            payload_sha256=hashlib.sha256(value).hexdigest(),
-            config_version=config_version,
-        )
+        letter = letter_about(record, STAGE, detail, ids, config_version, now_ms)
         kind = DecisionKind.DEAD_LETTERED
         return [
-            self._public.dead_letter(letter, source),
+            self._public.dead_letter(letter, source_of(record)),
             self._decision(record, kind, ids, _reason(detail), config_version, now_ms, {}),
         ]
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+
+from fairlane.agents.effects import source_of
 from fairlane.agents.topic_names import TopicNames
-from fairlane.ports import Outgoing
+from fairlane.ports import Outgoing, Record
 from fairlane.schemas.attempt import ATTEMPT_SCHEMA, Attempt
-from fairlane.schemas.base import format_timestamp
+from fairlane.schemas.base import format_timestamp, timestamp_from_ms
 from fairlane.schemas.chunk import CHUNK_SCHEMA, Chunk
 from fairlane.schemas.codec import encode
 from fairlane.schemas.dead_letter import DEAD_LETTER_SCHEMA, DeadLetter
 from fairlane.schemas.decision import DECISION_SCHEMA, Decision
+from fairlane.schemas.errors import ErrorDetail
 from fairlane.schemas.headers import SOURCE, TRACEPARENT, Headers, cloud_event
 from fairlane.schemas.result import RESULT_SCHEMA, Result
 from fairlane.schemas.topics import request_key
@@ -66,6 +70,32 @@ class PublicRecords:
     def _headers(self, event_type: str, event_id: str, time: str, source: bytes, traceparent: bytes | None) -> Headers:
         headers = (*cloud_event(event_type, event_id, self._ce_source, time), (SOURCE, source))
         return headers if traceparent is None else (*headers, (TRACEPARENT, traceparent))
+
+
+def letter_about(
+    record: Record,
+    stage: str,
+    detail: ErrorDetail,
+    ids: tuple[str | None, str | None],
+    config_version: str,
+    now_ms: int,
+) -> DeadLetter:
+    """The dead letter of a record, which it refers to instead of copying it; ``ids`` as far as they can be read."""
+    value = record.value or b""
+    return DeadLetter(
+        dead_letter_id=source_of(record).decode(),
+        event_time=timestamp_from_ms(now_ms),
+        stage=stage,
+        source_topic=record.topic,
+        source_partition=record.partition,
+        source_offset=record.offset,
+        tenant_id=ids[0],
+        request_id=ids[1],
+        error=detail,
+        payload_bytes=len(value),
+        payload_sha256=hashlib.sha256(value).hexdigest(),
+        config_version=config_version,
+    )
 
 
 def decision_id(source: bytes, kind: str) -> str:

@@ -11,28 +11,29 @@ from typing import NamedTuple
 from fairlane.agents.acknowledgements import Acknowledgement, when_acknowledged
 from fairlane.agents.config_view import ConfigView
 from fairlane.agents.effects import source_of
-from fairlane.agents.lane_result import lane_result
+from fairlane.agents.lane_records import LaneRecords
 from fairlane.agents.on_its_way import OnItsWay
-from fairlane.agents.outgoing import PublicRecords, decision_id
 from fairlane.agents.pool_takeover import Inherited
 from fairlane.agents.topic_names import TopicNames
-from fairlane.agents.wait_reason import why_waited
 from fairlane.clock import Clock
-from fairlane.errors import Fatal, Poison
+from fairlane.errors import Fatal, Poison, Retry
 from fairlane.policy.slots import SlotGroups
 from fairlane.policy.vtc import Charge, FairQueue, Pick, Waiting
 from fairlane.ports import Done, Outgoing, Publisher, Record, TopicPartition
 from fairlane.schemas.base import timestamp_from_ms
-from fairlane.schemas.codec import decode, encode
-from fairlane.schemas.decision import Decision, DecisionKind, Reason
-from fairlane.schemas.errors import ErrorCode, error
+from fairlane.schemas.codec import DecodeError, decode, encode
+from fairlane.schemas.decision import DecisionKind
+from fairlane.schemas.errors import ErrorCode
 from fairlane.schemas.headers import DISPATCH, IDENTITY, SOURCE, TICKET, TRACEPARENT, Headers, header, only
-from fairlane.schemas.job import Dispatch, Job, Ticket
+from fairlane.schemas.job import Dispatch, Ticket
 from fairlane.schemas.result import Status
 from fairlane.schemas.scheduler_state import SchedulerState
-from fairlane.telemetry import Metrics
+from fairlane.schemas.topics import request_key
+from fairlane.telemetry import Metrics, get_logger
 
-STAGE = "dispatcher"
+_log = get_logger(__name__)
+
+LEASE_WAIT_S = 0.2
 ENDED_MAX = 50_000
 """Admissions that ended lately, remembered to recognise a lane record written twice."""
 EXPIRED_AT_ONCE = 500
@@ -78,7 +79,7 @@ class PoolScheduler:
         self.pool = pool
         self._inbox = names.inbox(pool)
         self._publisher = publisher
-        self._public = PublicRecords(names, STAGE)
+        self._records = LaneRecords(names, pool)
         self._clock = clock
         self._metrics = metrics
         self._on_its_way = on_its_way
@@ -89,10 +90,10 @@ class PoolScheduler:
         self._queue = FairQueue()
         self._slots = SlotGroups(inherited.groups)
         self._ended: OrderedDict[bytes, None] = OrderedDict()
-        self._version = ""
         self._dispatch: tuple[int, tuple[str, bytes]] = (-1, (DISPATCH, b""))
         self._pending: set[Acknowledgement] = set()
         self._writing: set[bytes] = set()
+        self._given_up: dict[bytes, bool] = {}
         self._cancelling: dict[bytes, None] = {}
         self._suspended = False
         self._lost = False
@@ -108,7 +109,7 @@ class PoolScheduler:
         pool = view.pools.get(self.pool)
         self._slots.resize(pool.slots if pool is not None else 0)
         self._queue.set_weights({name: float(tenant.weight) for name, tenant in view.tenants.items()})
-        self._version = view.version
+        self._records.version = view.version
 
     @property
     def waits(self) -> bool:
@@ -152,7 +153,13 @@ class PoolScheduler:
         key, raw = record.key, header(record.headers, TICKET)
         if key is None or raw is None or record.value is None:
             raise Poison("a lane record without key, ticket or job")
-        ticket, admission = decode(Ticket, raw), header(record.headers, SOURCE) or key
+        try:
+            ticket, admission = decode(Ticket, raw), header(record.headers, SOURCE) or key
+        except DecodeError as failure:
+            raise Poison(f"a lane record whose ticket cannot be read: {failure}") from None
+        if key != request_key(ticket.tenant_id, ticket.request_id):
+            # Its result would come under another key, and its slot would never be freed.
+            raise Poison("a lane record whose key is not that of the request its ticket names")
         waiting = self._queue.get(key)
         if waiting is not None or key in self._slots or admission in self._ended:
             if waiting is not None and isinstance(waiting.payload, _Lane):
@@ -264,35 +271,32 @@ class PoolScheduler:
             await asyncio.wait(self._pending)
 
     def _bind(self, pick: Pick, group: int) -> None:
-        lane = pick.waiting.payload
+        lane, now_ms = pick.waiting.payload, self._clock.now_ms()
         assert isinstance(lane, _Lane)
-        record, ticket, now_ms = lane.record, lane.ticket, self._clock.now_ms()
-        key, source = pick.waiting.key, lane.source
-        headers: Headers = (self._dispatch_header(now_ms), (SOURCE, source))
-        headers += only(record.headers, TICKET, TRACEPARENT, IDENTITY)
-        self._slots.take(group, key, _Bound(pick.charge, lane.admission))
+        ticket, waited_ms = lane.ticket, max(0, now_ms - lane.ticket.admitted_ms)
+        try:
+            outgoing = self._dispatch_of(pick, lane, group, waited_ms, now_ms)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the request gets its terminal, and others go on
+            self._queue.refund(pick.charge)
+            self._give_up(lane.record, lane.source, failure, lambda: lane.done(lane.record))
+            return
+        self._slots.take(group, pick.waiting.key, _Bound(pick.charge, lane.admission))
         self.changed = True
-        waited_ms = max(0, now_ms - ticket.admitted_ms)
         self._metrics.inc("dispatcher_dispatched_total", pool=self.pool, tenant=ticket.tenant_id)
         self._metrics.observe("dispatcher_queue_seconds", waited_ms / 1000, pool=self.pool, tenant=ticket.tenant_id)
-        attributes = {
-            "pool": self.pool,
-            "slot_group": str(group),
-            "waited_ms": str(waited_ms),
-            "own_requests_before": str(pick.own_before),
-            "others_before": str(pick.others_before),
-            "charged_units": f"{pick.charge.units:.0f}",
-            "normalised_service": f"{pick.counter:.0f}",
-        }
-        reason = why_waited(pick, waited_ms, self._slots.capacity, self._slots.in_flight)
-        decision = self._decision(source, DecisionKind.DISPATCHED, ticket, reason, attributes, now_ms)
-        inbox = Outgoing(self._inbox, key, record.value, headers, group)
-        self._write(
-            [self._public.decision(decision, source), inbox],
-            lane,
-            lambda: self._dispatched(ticket.tenant_id, ticket.request_id),
-            lambda: self._end_refused(lane),
-        )
+
+        def acknowledged() -> None:
+            lane.done(lane.record)
+            self._dispatched(ticket.tenant_id, ticket.request_id)
+
+        self._write(outgoing, lane.source, acknowledged, lambda: self._end_refused(lane))
+
+    def _dispatch_of(self, pick: Pick, lane: _Lane, group: int, waited_ms: int, now_ms: int) -> list[Outgoing]:
+        headers: Headers = (self._dispatch_header(now_ms), (SOURCE, lane.source))
+        headers += only(lane.record.headers, TICKET, TRACEPARENT, IDENTITY)
+        busy, slots = self._slots.in_flight + 1, self._slots.capacity
+        decision = self._records.bound(lane.source, lane.ticket, pick, group, waited_ms, slots, busy, now_ms)
+        return [decision, Outgoing(self._inbox, pick.waiting.key, lane.record.value, headers, group)]
 
     def _dispatch_header(self, now_ms: int) -> tuple[str, bytes]:
         """The same for all that leaves in one millisecond."""
@@ -310,70 +314,65 @@ class PoolScheduler:
 
     def _end_in_lane(self, lane: object, status: Status, kind: DecisionKind, code: ErrorCode, now_ms: int) -> None:
         assert isinstance(lane, _Lane)
-        record, ticket = lane.record, lane.ticket
-        job, source = decode(Job, record.value or b""), lane.source
-        waited_ms = max(0, now_ms - ticket.admitted_ms)
-        message = f"after waiting {waited_ms} ms in the lane"
-        field = "deadline" if status is Status.EXPIRED else None
-        detail = error(code, f"{status.value} {message}", field=field)
-        result = lane_result(job, ticket, self.pool, status, detail, now_ms)
-        reason = Reason(code=code.value, message=message)
-        decision = self._decision(source, kind, ticket, reason, {"waited_ms": str(waited_ms)}, now_ms)
-        traceparent = header(record.headers, TRACEPARENT)
         self._remember(lane.admission)
-        self._write(
-            [
-                self._public.decision(decision, source),
-                self._public.result(result, source, traceparent=traceparent, extra=only(record.headers, IDENTITY)),
-            ],
-            lane,
-            lambda: None,
-        )
+        outgoing = self._records.ended(lane.record, lane.ticket, status, kind, code, now_ms)
+        self._write(outgoing, lane.source, lambda: lane.done(lane.record))
 
     def _declare_inherited(self, record: Record, source: bytes, done: Done) -> None:
         """A predecessor dispatched or ended this record; its decision may be missing."""
-        raw = header(record.headers, TICKET)
-        if source in self._inherited.decided or raw is None:
+        try:
+            ticket = decode(Ticket, header(record.headers, TICKET) or b"")
+        except DecodeError:
+            ticket = None
+        if source in self._inherited.decided or ticket is None:
             self._inherited.decided.discard(source)
             done(record)
             return
-        ticket = decode(Ticket, raw)
-        reason = Reason(code="takeover", message="dispatched by the previous owner of the pool")
-        decision = self._decision(source, DecisionKind.DISPATCHED, ticket, reason, {}, self._clock.now_ms())
-        lane = _Lane(record, source, ticket, None, done)
-        self._write([self._public.decision(decision, source)], lane, lambda: None)
+        decision = self._records.dispatched_before(source, ticket, self._clock.now_ms())
+        self._write([decision], source, lambda: done(record))
 
-    def _decision(
-        self,
-        source: bytes,
-        kind: DecisionKind,
-        ticket: Ticket,
-        reason: Reason,
-        attributes: dict[str, str],
-        now_ms: int,
-    ) -> Decision:
-        return Decision(
-            decision_id=decision_id(source, kind.value),
-            event_time=timestamp_from_ms(now_ms),
-            stage=STAGE,
-            kind=kind,
-            tenant_id=ticket.tenant_id,
-            request_id=ticket.request_id,
-            reason=reason,
-            attributes=attributes,
-            config_version=self._version,
-            trace_id=ticket.trace_id,
+    async def poisoned(self, record: Record, failure: Exception) -> None:
+        """Give a record its terminal that this could not take; returns when that is in the log.
+
+        Raises Retry while another may own the pool. Called again after it was cut short, it writes nothing twice.
+        """
+        source = source_of(record)
+        if source not in self._given_up and source not in self._writing:
+            if not self._may_write:
+                raise Retry("the lease on the pool is not certain", after=LEASE_WAIT_S)
+            waiting = self._queue.get(record.key or b"")
+            if waiting is not None and isinstance(waiting.payload, _Lane) and waiting.payload.source == source:
+                self._queue.remove(waiting.key)
+            self._given_up[source] = False
+            self._give_up(record, source, failure, lambda: self._given_up.update({source: True}))
+        while source in self._writing:
+            await asyncio.wait(self._pending, return_when=asyncio.FIRST_COMPLETED)
+        written = self._given_up.pop(source, None)
+        if written is None or self._lost:
+            raise Retry("the record was on its way, or the pool is lost", after=LEASE_WAIT_S)
+        if not written:
+            raise Fatal("the terminal of a lane record was not acknowledged")
+
+    def _give_up(self, record: Record, source: bytes, failure: Exception, finish: Callable[[], None]) -> None:
+        _log.error(
+            "lane_record_unusable",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            error=f"{type(failure).__name__}: {failure}" if isinstance(failure, Poison) else type(failure).__name__,
         )
+        # Refused is none but a terminal that is larger than a record can be, for ever.
+        self._write(self._records.unusable(record, failure, self._clock.now_ms()), source, finish, refused=finish)
 
     def _write(
         self,
         outgoing: Sequence[Outgoing],
-        lane: _Lane,
-        then: Callable[[], None],
+        source: bytes,
+        finish: Callable[[], None],
         refused: Callable[[], None] | None = None,
     ) -> None:
         acks = [self._publisher.send(item) for item in outgoing]
-        source, size = lane.source, OnItsWay.size_of(outgoing)
+        size = OnItsWay.size_of(outgoing)
         self._on_its_way.size += size
         self._writing.add(source)
 
@@ -383,8 +382,7 @@ class PoolScheduler:
             if self._lost:
                 return
             if failure is None:
-                lane.done(lane.record)
-                then()
+                finish()
             elif isinstance(failure, Poison) and refused is not None:
                 refused()
             else:

@@ -40,7 +40,7 @@ class Inherited:
     groups: int
     in_flight: dict[bytes, int] = field(default_factory=dict)
     handled: set[bytes] = field(default_factory=set)
-    """Sources (lane records) that were dispatched, or ended in the lane."""
+    """Sources (lane records) that were dispatched, or ended in the lane, also as dead letters."""
     decided: set[bytes] = field(default_factory=set)
     """Sources whose decision is in the log."""
     state: SchedulerState | None = None
@@ -82,6 +82,8 @@ async def take_over(
     if stamps:
         await _read_results(reader, names.results, min(stamps), prefixes, inherited)
     if since is not None:
+        letters = await effects_since(reader, [names.dead_letters], since, prefixes)
+        inherited.handled |= {effect.source for effect in letters}
         decisions = await effects_since(reader, [names.decisions], since, prefixes)
         inherited.decided = {effect.source for effect in decisions}
     _log.info(

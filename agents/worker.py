@@ -129,8 +129,7 @@ class Worker:
             offset=record.offset,
             error=f"{type(failure).__name__}: {failure}" if isinstance(failure, Poison) else type(failure).__name__,
         )
-        detail = error(ErrorCode.INTERNAL, f"the worker failed on this request: {type(failure).__name__}")
-        terminal = self._records.poisoned(record, detail, self._config_version(), self._clock.now_ms())
+        terminal = self._records.poisoned(record, failure, self._config_version(), self._clock.now_ms())
         await self._writer.write([terminal])
 
     async def revoked(self, partitions: frozenset[TopicPartition]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +10,7 @@ from typing import Any
 from fairlane.agents.effects import source_of
 from fairlane.agents.model_calls import CallOutcome
 from fairlane.agents.outgoing import PublicRecords, decision_id
+from fairlane.agents.poison_terminals import PoisonTerminals
 from fairlane.agents.topic_names import TopicNames
 from fairlane.errors import Poison
 from fairlane.policy.pricing import PriceRow, cost
@@ -19,7 +19,6 @@ from fairlane.schemas.attempt import Attempt, AttemptStatus
 from fairlane.schemas.base import timestamp_from_ms, timestamp_to_ms
 from fairlane.schemas.chunk import Chunk
 from fairlane.schemas.codec import DecodeError, decode
-from fairlane.schemas.dead_letter import DeadLetter
 from fairlane.schemas.decision import Decision, DecisionKind, Reason
 from fairlane.schemas.errors import ErrorCode, ErrorDetail, error
 from fairlane.schemas.headers import IDENTITY, SLOT, TICKET, TRACEPARENT, header, only, trace_id
@@ -88,6 +87,7 @@ class WorkerRecords:
         self._names = names
         self._process = process
         self._public = PublicRecords(names, STAGE)
+        self._poison = PoisonTerminals(names, STAGE)
 
     def attempt(self, work: Work, outcome: CallOutcome, billed: Bill) -> Outgoing:
         """The record of a call that ended; ``billed`` is what its usage comes to."""
@@ -210,30 +210,10 @@ class WorkerRecords:
         )
         return self._public.chunk(chunk, work.source, traceparent=work.traceparent)
 
-    def poisoned(self, record: Record, detail: ErrorDetail, config_version: str, now_ms: int) -> Outgoing:
-        """The terminal of a record that no code can work on: a result if its ticket can be read."""
-        source = source_of(record)
-        try:
-            ticket = decode(Ticket, header(record.headers, TICKET) or b"")
-        except DecodeError:
-            return self._dead_letter(record, detail, config_version, now_ms)
-        now = timestamp_from_ms(max(now_ms, ticket.received_ms))
-        result = Result(
-            request_id=ticket.request_id,
-            tenant_id=ticket.tenant_id,
-            priority=ticket.priority,
-            status=Status.FAILED,
-            error=detail,
-            timings=Timings(
-                received_at=timestamp_from_ms(ticket.received_ms),
-                admitted_at=timestamp_from_ms(ticket.admitted_ms),
-                completed_at=now,
-                added_ms=float(max(0, now_ms - ticket.received_ms)),
-            ),
-            config_version=config_version,
-        )
-        extra = ((SLOT, self._slot(record, Usage())), *only(record.headers, IDENTITY))
-        return self._public.result(result, source, traceparent=_traceparent(record), extra=extra)
+    def poisoned(self, record: Record, failure: Exception, config_version: str, now_ms: int) -> Outgoing:
+        """The terminal of a record that no code can work on: a result if it names its request."""
+        terminal = self._poison.made(record, failure, config_version, now_ms)
+        return self._poison.outgoing(record, terminal, extra=((SLOT, self._slot(record, Usage())),))
 
     def _result(
         self,
@@ -298,22 +278,6 @@ class WorkerRecords:
             "config_version": job.config_version,
             "trace_id": work.ticket.trace_id,
         }
-
-    def _dead_letter(self, record: Record, detail: ErrorDetail, config_version: str, now_ms: int) -> Outgoing:
-        value = record.value or b""
-        letter = DeadLetter(
-            dead_letter_id=source_of(record).decode(),
-            event_time=timestamp_from_ms(now_ms),
-            stage=STAGE,
-            source_topic=record.topic,
-            source_partition=record.partition,
-            source_offset=record.offset,
-            error=detail,
-            payload_bytes=len(value),
-            payload_sha256=hashlib.sha256(value).hexdigest(),
-            config_version=config_version,
-        )
-        return self._public.dead_letter(letter, source_of(record))
 
 
 def _billed(work: Work, outcomes: Sequence[CallOutcome]) -> Bill:

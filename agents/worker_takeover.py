@@ -58,13 +58,16 @@ async def inherit(
         return inherited
     since_ms = min(record.timestamp_ms for record in left.values()) - CLOCK_MARGIN_MS
     answered = dict(await _effects(reader, names.results, since_ms, left))
+    lettered = {source for source, _ in await _effects(reader, names.dead_letters, since_ms, left)}
     attempts = _last_attempts(await _effects(reader, names.attempts, since_ms, left))
     announced = await _announced(reader, names.decisions, since_ms, attempts.keys() - answered.keys())
-    worked_on = {left[source].tp for source in answered.keys() | attempts.keys()}
+    worked_on = {left[source].tp for source in answered.keys() | attempts.keys() | lettered}
     for source, record in left.items():
         inheritance, note = inherited[record.tp], restored[record.tp].note
         if source in answered:
             inheritance.answered[record.offset] = _untold(answered[source], attempts.get(source))
+        elif source in lettered:
+            inheritance.answered[record.offset] = None
         # Nobody worked on a partition that has neither a note nor an effect: nothing was begun there.
         elif note or record.tp in worked_on:
             inheritance.begun[record.offset] = _begun(attempts.get(source), announced.get(source, 0))

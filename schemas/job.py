@@ -15,6 +15,10 @@ from fairlane.schemas.base import Identifier, Labels, NanoUsd, Timestamp, TokenC
 JOB_SCHEMA = "fairlane.job.v1"
 
 
+_EpochMs = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+"""Milliseconds since the epoch: whatever the timestamp of a Kafka record can be."""
+
+
 class Ticket(WireModel):
     """What the dispatcher needs to know of a job; times are milliseconds since the epoch."""
 
@@ -24,9 +28,9 @@ class Ticket(WireModel):
     model: str
     input_tokens: TokenCount
     output_limit: TokenCount
-    received_ms: int
-    admitted_ms: int
-    deadline_ms: int | None = None
+    received_ms: _EpochMs
+    admitted_ms: _EpochMs
+    deadline_ms: _EpochMs | None = None
     trace_id: str | None = None
 
 
@@ -34,7 +38,7 @@ class Dispatch(WireModel):
     """The ``fairlane-dispatch`` header of an inbox record."""
 
     epoch: Annotated[int, Field(ge=0)]
-    dispatched_ms: int
+    dispatched_ms: _EpochMs
 
 
 class JobRoute(WireModel):
