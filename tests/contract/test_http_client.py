@@ -13,6 +13,7 @@ from fairlane.adapters.chat_provider import ConnectionFailed, HttpCall
 from fairlane.adapters.http import pool as pool_module
 from fairlane.adapters.http.pool import HttpPool, Origin
 from fairlane.adapters.openai_compatible import HttpTransport
+from fairlane.adapters.openai_sdk_transport import OpenAISdkTransport
 from tests.contract.provider_double import ProviderDouble, http
 
 TLS = Path(__file__).parent / "tls"
@@ -64,6 +65,21 @@ class TestPool:
         transport = HttpTransport(connections_max=2)
         address = await double.start()
         await asyncio.gather(*(ask(transport, address) for _ in range(10)))
+        assert (double.connections, len(double.requests)) == (2, 10)
+        await transport.close()
+
+    async def test_the_openai_package_keeps_to_its_connections_too(self, double: ProviderDouble) -> None:
+        double.reply = http(b'{"choices":[]}')
+        transport = OpenAISdkTransport(2)
+        address = await double.start()
+
+        async def asked() -> None:
+            body = {"model": "m", "messages": []}
+            async with transport.send(HttpCall(address, body, stream=False, key=None, headers={})) as answer:
+                while await answer.read():
+                    pass
+
+        await asyncio.gather(*(asked() for _ in range(10)))
         assert (double.connections, len(double.requests)) == (2, 10)
         await transport.close()
 

@@ -250,7 +250,7 @@ async def test_a_lane_record_without_a_readable_job_ends_in_its_lane_as_any_othe
     assert "invalid_json" in result["error"]["message"]
 
 
-@pytest.mark.parametrize("value", [10**400, -(10**400), 2**63])
+@pytest.mark.parametrize("value", [10**400, -(10**400), 2**63], ids=["huge", "long ago", "just too large"])
 async def test_a_ticket_with_a_time_no_clock_shows_is_no_ticket(world: World, value: int) -> None:
     lane = job(world, "r-0")
     ticket = (header(lane.headers, TICKET) or b"").replace(b'"admitted_ms":', b'"admitted_ms":%d,"x":' % value)
