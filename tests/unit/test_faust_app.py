@@ -34,7 +34,7 @@ HEAD = TP("requests", 0)
 async def app(tmp_path: Path) -> AsyncIterator[EngineApp]:
     async def nothing(*_: Any) -> None: ...
 
-    feed: Any = SimpleNamespace(commit=nothing, broker_gathers=False)
+    feed: Any = SimpleNamespace(commit=nothing, broker_gathers=False, committed_only=False)
     made = build_app(
         feed=feed,
         on_crash=lambda _: None,
@@ -124,6 +124,15 @@ async def test_where_nobody_waits_the_broker_gathers_records_for_a_moment(app: E
     driver = app.consumer._thread._create_worker_consumer(app.transport)
     driver._closed = True  # it was never opened; otherwise it complains when it is collected
     assert (driver._fetch_min_bytes, driver._fetch_max_wait_ms) == (GATHERED_BYTES, GATHERING_FETCH_WAIT_MS)
+    assert driver._isolation_level == "read_uncommitted"
+
+
+async def test_where_tenants_write_aborted_transactions_are_left_out(app: EngineApp) -> None:
+    reading: Any = app.feed
+    reading.committed_only = True
+    driver = app.consumer._thread._create_worker_consumer(app.transport)
+    driver._closed = True  # it was never opened; otherwise it complains when it is collected
+    assert driver._isolation_level == "read_committed"
 
 
 @pytest.fixture
