@@ -94,3 +94,9 @@ def test_more_load_than_the_first_baseline_had_allows_for_more() -> None:
     first, own = Baseline(0.2, LAGS), Baseline(0.2 * DRIFT * 2, {part: lag * DRIFT * 2 for part, lag in LAGS.items()})
     assert within_drift(own, first, 2.0) == own
     assert within_drift(own, first).latency_s < own.latency_s
+
+
+@pytest.mark.parametrize(("latency_s", "usual_s", "seen"), [(0.23, 0.1, True), (0.25, 0.1, False), (0.35, 0.3, True)])
+def test_what_calm_seconds_differ_by_is_not_slow(latency_s: float, usual_s: float, seen: bool) -> None:
+    after = recovered_after(every(0.1, 0, 10, latency_s), lags(10), Baseline(usual_s, LAGS), 0.0, 10.0)
+    assert (after == 0.0) is seen
