@@ -153,7 +153,7 @@ class Experiment:
         outcome = Outcome(
             fault.name, fault.what, counts, max(recoveries), time.monotonic() - began, restarts, usual, scene.notes
         )
-        outcome.broken = [*_broken(fault, counts, outcome.recovery_s), *scene.failures]
+        outcome.broken = [*missed(fault, counts, outcome.recovery_s), *scene.failures]
         return outcome
 
     def _judge_takeovers(self, scene: Scene, marks: Mapping[str, int], stepped: list[float]) -> None:
@@ -193,7 +193,7 @@ class Experiment:
         counts = judge(evidence)
         outcome = Outcome("(all of these)", "every record since the start", counts, None, 0.0, 0, None)
         every = Fault("all", "", (), calls_bar=None, success_bar=0.0, late_records=True)
-        outcome.broken = [*_broken(every, counts, None), *untested(counts)]
+        outcome.broken = [*missed(every, counts, None), *untested(counts)]
         return outcome
 
     def _baseline(self, load: Load, begin_s: float, end_s: float, offered: float = 1.0) -> tuple[Baseline, Baseline]:
@@ -269,7 +269,8 @@ class Experiment:
         )  # fmt: skip
 
 
-def _broken(fault: Fault, counts: Counts, recovery_s: float | None) -> list[str]:
+def missed(fault: Fault, counts: Counts, recovery_s: float | None) -> list[str]:
+    """The bars of a fault that these figures miss, in words."""
     bars = [
         (counts.lost == 0, f"{counts.lost} lost"),
         (counts.duplicates == 0, f"{counts.duplicates} duplicates"),

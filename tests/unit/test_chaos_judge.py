@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fairlane.ports import TenantUsage
-from tests.chaos.experiment import untested
+from tests.chaos.experiment import missed, untested
+from tests.chaos.fault import Fault
 from tests.chaos.judge import Counts, Evidence, judge, settled
 from tests.chaos.load import Sent
 from tests.chaos.log_observer import TOPICS, Seen
@@ -245,3 +246,11 @@ def test_a_sample_with_more_waiting_than_the_cap_is_over_budget(sound: Evidence)
 def test_a_run_without_a_cancelled_request_or_a_full_tenant_tested_neither() -> None:
     assert len(untested(Counts())) == 2
     assert untested(Counts(cancelled=1, fullest=1.0)) == []
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_wrong_cancellation_breaks_a_row_and_a_late_record_excuses_only_a_call(late: bool) -> None:
+    fault = Fault("pause", "", (), late_records=late)
+    assert missed(fault, Counts(good=1, succeeded=1), 0.0) == []
+    assert len(missed(fault, Counts(good=1, succeeded=1, cancelled_unasked=1), 0.0)) == 1
+    assert len(missed(fault, Counts(good=1, succeeded=1, cancelled_called=1), 0.0)) == (not late)
