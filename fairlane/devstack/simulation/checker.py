@@ -14,10 +14,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fairlane.devstack.simulation.commit_metadata import finished_beyond
 from fairlane.devstack.simulation.facts import Asked, Entry, Facts, by_source, valid_inbox
 from fairlane.devstack.simulation.fairness import idle_slots, unfair_shares
 from fairlane.devstack.simulation.provider_twin import Called
-from fairlane.policy.offsets import decode_metadata
 from fairlane.ports import TenantUsage
 
 
@@ -167,7 +167,11 @@ def _commits_follow_effects(facts: Facts, _books: Books, figures: Counter[str]) 
             kind = tp.topic.split(".")[1]
             if kind not in done or commit.group.endswith("sinks"):
                 continue
-            ahead, _ = decode_metadata(position.offset, position.metadata)
+            try:
+                ahead = finished_beyond(position.offset, position.metadata)
+            except ValueError as unreadable:
+                yield f"{commit.member} committed {position.metadata!r} on {tp.topic}/{tp.partition}: {unreadable}"
+                continue
             for offset, finished in done[kind].get(tp.partition, {}).items():
                 if (offset < position.offset or offset in ahead) and finished > place:
                     yield (
