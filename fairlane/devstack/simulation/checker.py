@@ -11,14 +11,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from fairlane.devstack.simulation.bills import money_that_does_not_add_up, wrong_prices
+from fairlane.devstack.simulation.books import Books
 from fairlane.devstack.simulation.commit_metadata import finished_beyond
-from fairlane.devstack.simulation.facts import Asked, Entry, Facts, by_source, valid_inbox
+from fairlane.devstack.simulation.facts import Asked, Entry, Facts, by_source
 from fairlane.devstack.simulation.fairness import idle_slots, unfair_shares
-from fairlane.devstack.simulation.provider_twin import Called
-from fairlane.ports import TenantUsage
+from fairlane.devstack.simulation.outcomes import wrong_outcomes
+from fairlane.devstack.simulation.waiting import (
+    cancels_ignored,
+    caps_exceeded,
+    deadlines_ignored,
+    priorities_reversed,
+)
 
 
 @dataclass(slots=True)
@@ -29,36 +36,25 @@ class Findings:
     figures: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True, slots=True)
-class Books:
-    """What the checker is given beside the log."""
-
-    usage: Mapping[str, TenantUsage]
-    calls: Sequence[Called]
-    tables: Mapping[str, Sequence[Mapping[str, object]]] | None
-    """Rows by table; None where no sink ran."""
-    slots: int
-    tenants: frozenset[str]
-    success_share: float
-    """Of the good requests at least this share must succeed."""
-    weights: Mapping[str, float] | None = None
-    """Weights by tenant; None where the run was disturbed, so that shares cannot be judged."""
-
-
 def check(facts: Facts, books: Books) -> Findings:
     """Verify every rule."""
     findings = Findings()
     for name, rule in (
         ("terminal", _each_record_ends_once),
         ("duplicate", _no_raw_duplicates),
-        ("money", _money_adds_up),
+        ("money", money_that_does_not_add_up),
+        ("price", wrong_prices),
         ("answer", _answers_fit_their_requests),
         ("key", _one_answer_per_idempotency_key),
         ("commit", _commits_follow_effects),
         ("slots", _slots_are_not_exceeded),
         ("calls", _calls_are_accounted_for),
         ("tables", _tables_are_the_log),
-        ("success", _enough_succeeds),
+        ("success", wrong_outcomes),
+        ("cap", caps_exceeded),
+        ("cancel", cancels_ignored),
+        ("deadline", deadlines_ignored),
+        ("priority", priorities_reversed),
         ("fairness", _shares_are_fair),
         ("idle", _no_slot_idles),
     ):
@@ -114,21 +110,6 @@ def _no_raw_duplicates(facts: Facts, _books: Books, figures: Counter[str]) -> It
             )
 
 
-def _money_adds_up(facts: Facts, books: Books, figures: Counter[str]) -> Iterator[str]:
-    spent: Counter[str] = Counter()
-    for key, winner in facts.winners.items():
-        spent[winner.document["tenant_id"]] += winner.document["cost"]["nano_usd"]
-        figures[winner.document["status"]] += 1
-        hold = next((lane.document["hold_nano_usd"] for lane in facts.lanes if lane.key == key), None)
-        if hold is not None and winner.document["cost"]["nano_usd"] > hold:
-            yield f"{key} cost {winner.document['cost']['nano_usd']} of a hold of {hold}"
-    for tenant, usage in books.usage.items():
-        if usage.held_nano_usd or usage.undispatched or usage.in_flight:
-            yield f"{tenant} still has {usage}"
-        if usage.spent_nano_usd != spent[tenant]:
-            yield f"{tenant} spent {usage.spent_nano_usd}, its winners cost {spent[tenant]}"
-
-
 def _answers_fit_their_requests(facts: Facts, _books: Books, _figures: Counter[str]) -> Iterator[str]:
     asked_of: dict[str, list[Asked]] = defaultdict(list)
     for asked in facts.asked:
@@ -157,7 +138,7 @@ def _one_answer_per_idempotency_key(facts: Facts, _books: Books, _figures: Count
 def _commits_follow_effects(facts: Facts, _books: Books, figures: Counter[str]) -> Iterator[str]:
     done = {
         "requests": _finished_at(facts.asked_entries, (facts.lanes, facts.results, facts.dead_letters, _ends(facts))),
-        "lanes": _finished_at(facts.lanes, (valid_inbox(facts), facts.results)),
+        "lanes": _finished_at(facts.lanes, (facts.dispatches, facts.results)),
         "inbox": _finished_at(facts.inbox, (facts.results, facts.dead_letters)),
     }
     _without_effect(facts, done)
@@ -202,7 +183,7 @@ def _finished_at(entries: Iterable[Entry], effects: Iterable[Iterable[Entry]]) -
 
 def _without_effect(facts: Facts, done: Mapping[str, Finished]) -> None:
     """Some records need no effect of their own: markers, void ones, and a lane record written twice."""
-    valid = {entry.source for entry in valid_inbox(facts)}
+    valid = {entry.source for entry in facts.dispatches}
     for entry in facts.inbox:
         if entry.source not in valid:
             done["inbox"][entry.partition][entry.offset] = -1
@@ -213,7 +194,7 @@ def _without_effect(facts: Facts, done: Mapping[str, Finished]) -> None:
 
 
 def _slots_are_not_exceeded(facts: Facts, books: Books, figures: Counter[str]) -> Iterator[str]:
-    dispatched = {entry.place: entry for entry in valid_inbox(facts)}
+    dispatched = {entry.place: entry for entry in facts.dispatches}
     ended = {entry.place: entry for entry in facts.results}
     busy: set[str] = set()
     for place in sorted({*dispatched, *ended}):
@@ -260,33 +241,9 @@ def _tables_are_the_log(facts: Facts, books: Books, _figures: Counter[str]) -> I
                 yield f"table {table} lacks {place}"
 
 
-def _enough_succeeds(facts: Facts, books: Books, figures: Counter[str]) -> Iterator[str]:
-    cancelled = {key for key, winner in facts.winners.items() if winner.document["status"] == "cancelled"}
-    good = {asked.name for asked in facts.asked if _is_good(asked, books.tenants)} - cancelled
-    winners = facts.winners
-    succeeded = [name for name in good if name in winners and winners[name].document["status"] == "succeeded"]
-    figures["good"] += len(good)
-    figures["good_succeeded"] += len(succeeded)
-    if len(succeeded) < books.success_share * len(good):
-        yield f"only {len(succeeded)} of {len(good)} good requests succeeded"
-
-
 def _shares_are_fair(facts: Facts, books: Books, _figures: Counter[str]) -> Iterator[str]:
     return unfair_shares(facts, books.weights, books.slots) if books.weights is not None else iter(())
 
 
 def _no_slot_idles(facts: Facts, books: Books, _figures: Counter[str]) -> Iterator[str]:
     return idle_slots(facts, books.slots) if books.weights is not None else iter(())
-
-
-def _is_good(asked: Asked, tenants: frozenset[str]) -> bool:
-    document = asked.entry.document
-    body = document.get("body")
-    hurried = document.keys() & {"timeout_ms", "deadline", "idempotency_key", "surprise"}
-    return (
-        asked.tenant in tenants
-        and not hurried
-        and isinstance(body, dict)
-        and body.get("model") == "m"
-        and body.get("max_tokens") == 400
-    )

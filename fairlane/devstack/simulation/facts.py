@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from fairlane.devstack.simulation.log_twin import Appended, Committed, History
@@ -44,9 +45,9 @@ class Asked(NamedTuple):
     """The body in one spelling."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Facts:
-    """The log by topic, in the order of appending."""
+    """The log by topic, in the order of appending. What is derived from it is derived once."""
 
     asked: list[Asked] = field(default_factory=list)
     lanes: list[Entry] = field(default_factory=list)
@@ -55,6 +56,7 @@ class Facts:
     attempts: list[Entry] = field(default_factory=list)
     decisions: list[Entry] = field(default_factory=list)
     dead_letters: list[Entry] = field(default_factory=list)
+    commands: list[Entry] = field(default_factory=list)
     commits: list[tuple[int, Committed]] = field(default_factory=list)
     results_of: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
     """By key, in the order of appending; a key has one partition, so the first one wins."""
@@ -64,7 +66,12 @@ class Facts:
         """The records on requests."""
         return [asked.entry for asked in self.asked]
 
-    @property
+    @cached_property
+    def asked_at(self) -> Mapping[Source, Asked]:
+        """What stands on requests, by where it stands."""
+        return {asked.entry.source: asked for asked in self.asked}
+
+    @cached_property
     def late_keys(self) -> Mapping[str, int]:
         """How many records came late that excuse a second call or result, by request.
 
@@ -73,10 +80,43 @@ class Facts:
         """
         return Counter(entry.key for entry in (*self.lanes, *self.results) if entry.late)
 
-    @property
-    def winners(self) -> dict[str, Entry]:
+    @cached_property
+    def winners(self) -> Mapping[str, Entry]:
         """The result that counts, by key."""
         return {key: min(entries, key=lambda entry: entry.offset) for key, entries in self.results_of.items()}
+
+    @cached_property
+    def dispatches(self) -> Sequence[Entry]:
+        """Inbox records that count: with a value, and with no higher epoch before them in their partition."""
+        highest: dict[int, int] = defaultdict(int)
+        valid: list[Entry] = []
+        for entry in self.inbox:
+            epoch = dispatch_of(entry)["epoch"]
+            if epoch >= highest[entry.partition]:
+                highest[entry.partition] = epoch
+                if entry.document:
+                    valid.append(entry)
+        return valid
+
+    @cached_property
+    def cancels(self) -> Mapping[str, Sequence[Entry]]:
+        """Commands to cancel, by the request they are about."""
+        about: dict[str, list[Entry]] = defaultdict(list)
+        for entry in self.commands:
+            if entry.document.get("command") == "cancel":
+                about[f"{entry.document['tenant_id']}/{entry.document['request_id']}"].append(entry)
+        return about
+
+    @cached_property
+    def settled(self) -> Mapping[int, Sequence[tuple[int, int]]]:
+        """By partition of results how far settle was, and the place at which it had said so, ascending."""
+        reached: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for place, commit in self.commits:
+            for tp, position in commit.positions.items() if commit.group.endswith("settle") else ():
+                known = reached[tp.partition]
+                if not known or known[-1][0] < position.offset:
+                    known.append((position.offset, place))
+        return reached
 
 
 def facts_of(history: History, prefix: str, pool: str) -> Facts:
@@ -89,6 +129,7 @@ def facts_of(history: History, prefix: str, pool: str) -> Facts:
         f"{prefix}attempts": facts.attempts,
         f"{prefix}decisions": facts.decisions,
         f"{prefix}dead-letters": facts.dead_letters,
+        f"{prefix}commands": facts.commands,
     }
     for place, event in enumerate(history):
         if isinstance(event, Committed):
@@ -112,17 +153,10 @@ def by_source(entries: Iterable[Entry]) -> dict[Source, list[Entry]]:
     return grouped
 
 
-def valid_inbox(facts: Facts) -> list[Entry]:
-    """Inbox records that count: with a value, and with no higher epoch before them in their partition."""
-    highest: dict[int, int] = defaultdict(int)
-    valid: list[Entry] = []
-    for entry in facts.inbox:
-        epoch = json.loads(entry.headers["fairlane-dispatch"])["epoch"]
-        if epoch >= highest[entry.partition]:
-            highest[entry.partition] = epoch
-            if entry.document:
-                valid.append(entry)
-    return valid
+def dispatch_of(inbox: Entry) -> Mapping[str, int]:
+    """The epoch of the dispatcher that wrote an inbox record, and when it did by its clock."""
+    header: Mapping[str, int] = json.loads(inbox.headers["fairlane-dispatch"])
+    return header
 
 
 def _entry(place: int, event: Appended) -> Entry:

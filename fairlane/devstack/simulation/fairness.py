@@ -31,14 +31,13 @@ there until the others have caught up (seed 62247).
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import nlargest
 from itertools import combinations, groupby
 
-from fairlane.devstack.simulation.facts import Entry, Facts, valid_inbox
+from fairlane.devstack.simulation.facts import Entry, Facts, dispatch_of
 
 SEEN_S = 0.25
 """After this the dispatcher has certainly seen a record, and has certainly used a slot that became free."""
@@ -80,7 +79,7 @@ def unfair_shares(facts: Facts, weights: Mapping[str, float], slots: int) -> Ite
 
 def idle_slots(facts: Facts, slots: int) -> Iterator[str]:
     """Dispatches that came long after a slot was free and the request was there."""
-    dispatched = {entry.place: entry for entry in valid_inbox(facts)}
+    dispatched = {entry.place: entry for entry in facts.dispatches}
     ended = {entry.place: entry for entry in facts.results if "fairlane-slot" in entry.headers}
     lanes = {entry.source: entry for entry in facts.lanes}
     busy: set[str] = set()
@@ -108,7 +107,7 @@ def _calls(facts: Facts, weights: Mapping[str, float]) -> list[_Call]:
         if entry.document["kind"] == "dispatched" and "charged_units" in entry.document["attributes"]
     }
     calls, latest = list[_Call](), dict[str, _Call]()
-    for entry in sorted(valid_inbox(facts), key=_picked_ms):
+    for entry in sorted(facts.dispatches, key=_picked_ms):
         tenant, end = entry.document["tenant_id"], ended.get(entry.key)
         units = _used(end) if end is not None else 0.0
         error = charged.get(entry.made_from, units) - units
@@ -136,7 +135,7 @@ def _calls(facts: Facts, weights: Mapping[str, float]) -> list[_Call]:
 
 
 def _picked_ms(dispatched: Entry) -> int:
-    return int(json.loads(dispatched.headers["fairlane-dispatch"])["dispatched_ms"])
+    return dispatch_of(dispatched)["dispatched_ms"]
 
 
 def _used(result: Entry) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fairlane.devstack.simulation.conditions import Conditions
 from fairlane.ports import Call, Completion, Delta, ProviderError
@@ -17,11 +17,13 @@ MODEL_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """A call as the provider saw it begin."""
+    """A call as the provider saw it begin, and the tokens of its whole answer."""
 
     at_s: float
     request: str
     caller: str
+    input_tokens: int
+    output_tokens: int
 
 
 def prompt_text(tenant_id: str, request_id: str, output_tokens: int) -> str:
@@ -44,10 +46,15 @@ class SimulatedProvider:
     async def stream(self, call: Call) -> AsyncGenerator[Delta | Completion, None]:
         """Two pieces, then the whole."""
         text, usage = self._begin(call)
+        left_s = call.timeout_s
         for piece in text.split()[:2]:
-            await asyncio.sleep(self._conditions.rng.random() * 0.02)
+            pause_s = self._conditions.rng.random() * 0.02
+            await asyncio.sleep(min(pause_s, left_s))
+            left_s -= pause_s
+            if left_s <= 0:
+                raise ProviderError(error(ErrorCode.PROVIDER_TIMEOUT))
             yield Delta({"choices": [{"delta": {"content": piece}}]})
-        yield await self._answer(call, text, usage)
+        yield await self._answer(replace(call, timeout_s=left_s), text, usage)
 
     async def close(self) -> None:
         """Nothing to close."""
@@ -70,9 +77,10 @@ class SimulatedProvider:
         return Completion({"object": "chat.completion", "text": text}, usage, 200, finish_reason="stop")
 
     def _begin(self, call: Call) -> tuple[str, Usage]:
-        self._calls.append(Called(asyncio.get_running_loop().time(), call.request_id, self._caller))
         text = str(call.body["messages"][-1]["content"])
         wanted = int(text.rsplit(" ", 1)[-1])
         limit = int(call.body.get("max_tokens") or wanted)
         usage = Usage(input_tokens=max(1, len(text) // 4), output_tokens=min(wanted, limit))
+        now = asyncio.get_running_loop().time()
+        self._calls.append(Called(now, call.request_id, self._caller, usage.input_tokens, usage.output_tokens))
         return text, usage

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from fairlane.devstack.simulation.checker import Books, check
+from fairlane.devstack.simulation.books import Books, Disturbance
+from fairlane.devstack.simulation.checker import check
 from fairlane.devstack.simulation.facts import facts_of
 from fairlane.devstack.simulation.faults import Fault, apply, schedule
 from fairlane.devstack.simulation.log_twin import Committed, History
 from fairlane.devstack.simulation.stages import PREFIX
 from fairlane.devstack.simulation.virtual_loop import Stuck, VirtualLoop
-from fairlane.devstack.simulation.workload import POOL, TENANTS, Arrival, Shape, backlog, mixed
+from fairlane.devstack.simulation.workload import POOL, PRICES, TENANTS, Arrival, Shape, backlog, mixed
 from fairlane.devstack.simulation.world import World
 from fairlane.sinks.tables import TABLES
 
@@ -144,16 +145,13 @@ async def _live(todo: Plan, loop: VirtualLoop, rng: random.Random) -> Lived:
         tables={table.name: outside.tables.named(table) for table in TABLES} if todo.shape.sinks else None,
         slots=todo.shape.slots,
         tenants=frozenset(TENANTS),
-        success_share=_success_share(todo),
+        prices=PRICES,
+        cap=todo.shape.cap,
+        window=todo.shape.window,
+        disturbances=[Disturbance(fault.at_s, fault.kind, fault.target, fault.amount) for fault in todo.faults],
         weights=dict(zip(TENANTS, todo.shape.weights, strict=True)) if todo.fair else None,
     )
     return Lived(world.log.history, list(world.trace), books, broken, loop.time())
-
-
-def _success_share(todo: Plan) -> float:
-    """What cannot be lost to faults of the provider or to a full lane succeeds."""
-    lossy = any(fault.kind.startswith("provider") for fault in todo.faults)
-    return 0.0 if lossy or todo.shape.cap < len(todo.arrivals) else 1.0
 
 
 def _lines(lived: Lived) -> Iterator[str]:

@@ -9,6 +9,7 @@ from functools import cache
 import orjson
 
 from fairlane.agents.config_view import ConfigView, ModelEntry, price_row
+from fairlane.devstack.simulation.books import Prices
 from fairlane.devstack.simulation.provider_twin import prompt_text
 from fairlane.schemas.catalog import Model, Pool, Provider
 from fairlane.schemas.tenant import Tenant
@@ -16,6 +17,8 @@ from fairlane.schemas.tenant import Tenant
 POOL = "sim"
 TENANTS = ("acme", "bolt", "core")
 PROVIDER_TIMEOUT_MS = 3_000
+PRICES = Prices(input="0.1505", output="0.6005")
+"""Halves of nano-dollars come up, so that rounding can be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def config(slots: int, weights: tuple[float, ...], cap: int, version: str = "t1-
         "pool": POOL,
         "context_tokens": 8000,
         "max_output_tokens": 400,
-        "prices": [{"from": "2020-01-01T00:00:00Z", "input": "0.15", "output": "0.60"}],
+        "prices": [{"from": "2020-01-01T00:00:00Z", "input": PRICES.input, "output": PRICES.output}],
     }
     model = Model.model_validate_json(orjson.dumps(document))
     return ConfigView(
@@ -98,6 +101,7 @@ def mixed(rng: random.Random, requests: int, span_s: float) -> list[Arrival]:
     """A mix of everything: about two thirds of it are plain good requests."""
     arrivals: list[Arrival] = []
     sent: list[tuple[str, str, int, dict[str, object]]] = []
+    sent_s: list[float] = []
     for number in range(requests):
         at_s, tenant = rng.random() * span_s, rng.choice(TENANTS)
         output, request_id = rng.randrange(1, 60), f"r{number}"
@@ -107,7 +111,8 @@ def mixed(rng: random.Random, requests: int, span_s: float) -> list[Arrival]:
         if rng.random() < 0.1:
             changes["stream"] = True
         if rng.random() < 0.12:
-            changes["timeout_ms"] = rng.randrange(200, 3000)
+            # Some so short that they can be kept only if a slot is free at once.
+            changes["timeout_ms"] = rng.randrange(20, 400) if rng.random() < 0.4 else rng.randrange(200, 3000)
         kind = rng.random()
         if kind < 0.08 and sent:
             # The same request again.
@@ -123,11 +128,15 @@ def mixed(rng: random.Random, requests: int, span_s: float) -> list[Arrival]:
         elif kind < 0.27:
             arrivals.append(Arrival(at_s, _nonsense(rng, tenant, request_id)))
             continue
-        elif kind < 0.3 and sent:
-            other, victim, _, _ = rng.choice(sent)
-            arrivals.append(Arrival(at_s, cancellation(other, victim), cancels=True))
+        elif kind < 0.31 and sent:
+            place = rng.randrange(len(sent))
+            if rng.random() < 0.7:
+                # While it waits, or on its way: most others are answered by then.
+                at_s = sent_s[place] + rng.uniform(-0.05, 0.3)
+            arrivals.append(Arrival(max(0.0, at_s), cancellation(*sent[place][:2]), cancels=True))
             continue
         sent.append((tenant, request_id, output, changes))
+        sent_s.append(at_s)
         arrivals.append(Arrival(at_s, request(tenant, request_id, output, **changes)))
     return sorted(arrivals, key=lambda arrival: arrival.at_s)
 
