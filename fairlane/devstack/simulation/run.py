@@ -7,10 +7,13 @@ import gc
 import hashlib
 import logging
 import random
+import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 
 import structlog
 
@@ -99,7 +102,8 @@ class Lived:
 def simulate(todo: Plan, *, tell: bool = False, fingerprint: bool = True) -> Outcome:
     """Run a plan in a world of its own and check it. The same plan gives the same outcome, byte by byte."""
     try:
-        lived = live(todo)
+        with _uninterrupted():
+            lived = live(todo)
     except Stuck as failure:
         return Outcome(todo.seed, [f"stuck: {failure}"], Counter())
     findings = check(facts_of(lived.history, PREFIX, POOL), lived.books)
@@ -192,6 +196,32 @@ def quiet() -> Iterator[None]:
     finally:
         logging.disable(level)
         structlog.configure(**settings)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C is heard when the world has ended: within it half of a step would be left behind. Twice, at once."""
+    heard: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield
+        return
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        if len(heard) > 1:
+            signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
 
 
 @contextmanager

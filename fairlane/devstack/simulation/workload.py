@@ -29,6 +29,25 @@ class Arrival:
     value: bytes
     cancels: bool = False
 
+    def __str__(self) -> str:
+        """Time, tenant/request, and what is special about it; of nonsense the beginning."""
+        try:
+            document = orjson.loads(self.value)
+            about = f"{document['tenant_id']}/{document['request_id']}"
+            body = {} if self.cancels else document["body"]
+        except (ValueError, KeyError, TypeError):
+            return f"{self.at_s:7.3f} nonsense {self.value[:60]!r}"
+        if self.cancels:
+            return f"{self.at_s:7.3f} cancels {about}"
+        for name in ("body", "schema", "tenant_id", "request_id"):
+            document.pop(name, None)
+        prompt = " ".join(message["content"] for message in body.get("messages", ()))
+        special = {
+            name: body.get(name) for name, usual in (("model", "m"), ("max_tokens", 400)) if body.get(name) != usual
+        }
+        facts = "".join(f", {name} {value}" for name, value in (special | document).items())
+        return f"{self.at_s:7.3f} asks {about}: {prompt!r}{facts}"
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
