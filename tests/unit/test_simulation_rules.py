@@ -10,7 +10,8 @@ import pytest
 
 from fairlane.agents import command_intake, gate, gate_outcomes, intake, pool_scheduler, settle, worker, worker_records
 from fairlane.agents.worker_records import Bill
-from fairlane.devstack.simulation.run import plan, simulate
+from fairlane.devstack.simulation.books import Disturbance
+from fairlane.devstack.simulation.run import live, plan, simulate
 from fairlane.devstack.simulation.runner import rules
 from fairlane.policy import admission, pricing, vtc
 from fairlane.policy.pricing import PriceRow
@@ -156,3 +157,17 @@ def test_an_early_seed_finds_a_bug_made_by_hand(bug: str, monkeypatch: pytest.Mo
     for target, name, value in changes():
         monkeypatch.setattr(target, name, value)
     assert any(rule in rules(simulate(plan(seed), fingerprint=False)) for seed in range(SEEDS))
+
+
+def test_who_is_killed_with_all_others_is_not_held_to_what_it_did_not_see() -> None:
+    assert simulate(plan(1326), fingerprint=False).violations == []
+    books = live(plan(3)).books
+    for kind, target, undisturbed in (
+        ("crash", "worker-0", True),
+        ("crash-all", "worker-0", False),
+        ("crash", "dispatcher-0", False),
+        ("log-slow", "", False),
+        ("store-empty", "", True),
+    ):
+        disturbed = replace(books, disturbances=[Disturbance(0.0, kind, target, 0.0)])
+        assert disturbed.scheduling_undisturbed is undisturbed

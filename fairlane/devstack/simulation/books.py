@@ -50,7 +50,7 @@ class Books:
         """Whether the dispatchers ran through, and saw at once what was in the log."""
         return all(
             fault.kind.startswith(("provider-", "store-", "tables-"))
-            or fault.target.startswith(("gate", "worker", "settle", "sinks"))
+            or (fault.target.startswith(("gate", "worker", "settle", "sinks")) and fault.kind != "crash-all")
             for fault in self.disturbances
         )
 
