@@ -56,6 +56,15 @@ class Sent:
         return self.kind in ("cancelled", "crowded")
 
 
+def partition_of(sent: Sent, number: int) -> int:
+    """Where the record with this number goes.
+
+    One that reuses an id follows the request that has it: elsewhere it could overtake it, when the gate of that
+    partition is stopped, and the good one would be refused in its place, rightly.
+    """
+    return (int(sent.request_id.rpartition("-")[2]) if sent.kind == "reused_id" else number) % PARTITIONS
+
+
 class Load:
     """Sends ``rate`` records a second from :meth:`start` to :meth:`stop`, whatever becomes of them.
 
@@ -123,7 +132,7 @@ class Load:
             kind = self._random.choice(self._kinds)
             sent, value = self._record(kind, number, due)
             self.sent.append(sent)
-            ack = self._publisher.send(Outgoing(self._topic, None, value, (), number % PARTITIONS))
+            ack = self._publisher.send(Outgoing(self._topic, None, value, (), partition_of(sent, number)))
             ack.add_done_callback(lambda done, sent=sent: self._acknowledged(done, sent))  # type: ignore[misc]
             if kind == "cancelled":
                 self._to_cancel.append(sent)
