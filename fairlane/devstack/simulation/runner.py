@@ -20,7 +20,7 @@ CHUNK = 25
 SHRINK_RUNS = 400
 """Runs that a shrinking may take."""
 SUCCESS_FLOOR = 0.9
-"""Of the good requests of many seeds at least this share must succeed; 97 to 98 % do. Each failure has a cause in its
+"""Of the good requests of many seeds at least this share must succeed; 96 to 98 % do. Each failure has a cause in its
 world (``outcomes.py``), but a chain that made its causes itself would prove nothing."""
 FLOOR_SEEDS = 100
 """From so many seeds on the share means something."""
