@@ -21,7 +21,7 @@ from fairlane.agents.topic_names import TopicNames
 from fairlane.clock import Clock
 from fairlane.errors import Retry
 from fairlane.ports import LogReader, Outgoing, Publisher, Record, TopicPartition
-from fairlane.schemas.codec import DecodeError, decode
+from fairlane.schemas.codec import DecodeError, decode_foreign
 from fairlane.schemas.command import Command
 from fairlane.schemas.decision import Decision, DecisionKind, Reason
 from fairlane.schemas.request_codec import readable_parts
@@ -137,7 +137,7 @@ class CommandIntake:
 
     def _decoded(self, record: Record) -> Command | DecodeError:
         try:
-            return decode(Command, record.value or b"")
+            return decode_foreign(Command, record.value or b"")
         except DecodeError as failure:
             return failure
 

@@ -14,13 +14,14 @@ from fairlane.policy.tokens import PromptTokens, count_prompt
 from fairlane.ports import Record
 from fairlane.ports.log import Fault
 from fairlane.schemas.base import timestamp_from_ms, timestamp_to_ms
-from fairlane.schemas.codec import DecodeError, shown_name
+from fairlane.schemas.codec import DecodeError
 from fairlane.schemas.errors import ErrorCode, ErrorDetail, error
 from fairlane.schemas.headers import TRACEPARENT, header, trace_id
 from fairlane.schemas.job import Job, JobRoute, Ticket
 from fairlane.schemas.request import Request
 from fairlane.schemas.request_codec import decode_request, fingerprint, readable_parts
 from fairlane.schemas.result import Status
+from fairlane.schemas.shown_names import shown_name
 from fairlane.schemas.tenant import Tenant, TenantStatus
 
 _UNREADABLE = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -12,11 +11,10 @@ from pydantic import ValidationError
 
 from fairlane.schemas.base import PATTERN_MEANINGS, WireModel
 from fairlane.schemas.errors import ErrorCode, ErrorDetail, error
+from fairlane.schemas.shown_names import shown_name
 
 M = TypeVar("M", bound=WireModel)
 _FIELD_MAX = 200
-_HARMLESS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_HIDDEN = "?"
 _BRANCH = "#"
 """Tags of union branches begin with this; they are no part of a path in the document."""
 
@@ -87,6 +85,15 @@ def decode(model: type[M], value: bytes) -> M:
         raise DecodeError(violation(failure)) from None
 
 
+def decode_foreign(model: type[M], value: bytes) -> M:
+    """Decode what a client wrote: :func:`parse_object`, then the contract. Raises :class:`DecodeError`."""
+    document = parse_object(value)
+    try:
+        return model.model_validate(document)
+    except ValidationError as failure:
+        raise DecodeError(violation(failure)) from None
+
+
 def parse_object(value: bytes) -> dict[str, Any]:
     """Parse one JSON object: UTF-8, no duplicate keys, no NaN or Infinity, bounded depth, numbers in range.
 
@@ -113,7 +120,7 @@ def violation(failure: ValidationError, within: str = "") -> ErrorDetail:
     """The first violation as an :class:`ErrorDetail`: path, rule and how many more. Never shows input.
 
     ``within`` is the path of the validated value in its document. A name from the document stands in
-    the path only if it is a plain identifier of up to 64 characters, else ``?`` stands there.
+    the path only if :func:`shown_name` lets it, else ``?`` stands there.
     """
     problems = violations(failure, within)
     field, message = problems[0]
@@ -137,11 +144,6 @@ def violations(failure: ValidationError, within: str = "") -> list[tuple[str | N
 
 def _is_branch(part: str | int) -> bool:
     return isinstance(part, str) and (part.startswith(_BRANCH) or part == "[key]")
-
-
-def shown_name(name: str) -> str:
-    """A name from a document if it is a plain identifier of up to 64 characters, else ``?``."""
-    return name if _HARMLESS_NAME.fullmatch(name) else _HIDDEN
 
 
 def _rule(kind: str, message: str, context: Mapping[str, Any]) -> str:

@@ -13,9 +13,10 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from fairlane.schemas.base import Identifier
-from fairlane.schemas.codec import DecodeError, parse_object, shown_name, violation
+from fairlane.schemas.codec import DecodeError, parse_object, violation
 from fairlane.schemas.errors import ErrorCode, error
 from fairlane.schemas.request import REQUEST_SCHEMA, Request
+from fairlane.schemas.shown_names import shown_name
 
 READABLE_BYTES_MAX = 8 * 1024 * 1024
 """Above this, ids are not looked for: reading them would cost more than they are worth."""
@@ -31,7 +32,7 @@ def decode_request(value: bytes | None, max_bytes: int) -> tuple[Request, dict[s
     """The request, and the document as the tenant sent it (its ``body`` goes to the provider).
 
     Raises :class:`DecodeError` with ``too_large``, ``invalid_json``, ``unsupported_version`` or
-    ``schema_violation``. The error never holds input, but for plain names of unknown fields.
+    ``schema_violation``. The error never holds input, but for names of unknown fields that read like words.
     """
     if value is None:
         raise DecodeError(error(ErrorCode.INVALID_JSON, "the record has no value (a tombstone)"))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
+import string
 from typing import Any
 
 import orjson
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from fairlane.schemas.base import Timestamp, format_timestamp, timestamp_from_ms, timestamp_to_ms
 from fairlane.schemas.codec import DecodeError
 from fairlane.schemas.request_codec import decode_request, fingerprint, readable_ids
+from fairlane.schemas.shown_names import shown_name
 
 CANARY = "c4nary-Kp7"
 MAX = 1_048_576
@@ -98,6 +102,40 @@ def test_a_damaged_request_is_refused_with_a_code_and_without_its_content(docume
     except TypeError:
         value = json.dumps(document).encode()
     assert outcome(value) in {None, "schema_violation", "unsupported_version", "invalid_json"}
+
+
+_BASE62 = string.ascii_letters + string.digits
+SECRETS: dict[str, tuple[str, str, tuple[int, int]]] = {
+    "Stripe": ("sk_live_", _BASE62, (8, 24)),
+    "publishable": ("pk_test_", string.ascii_lowercase, (8, 24)),
+    "GitHub": ("ghp_", _BASE62, (16, 36)),
+    "GitHub, fine-grained": ("github_pat_", _BASE62 + "_", (16, 82)),
+    "AWS": ("AKIA", string.ascii_uppercase + "234567", (16, 16)),
+    "hex": ("", "0123456789abcdef", (16, 64)),
+    "HEX": ("", "0123456789ABCDEF", (16, 64)),
+    "base64": ("", _BASE62 + "_", (24, 88)),
+    "base36": ("", string.ascii_lowercase + string.digits, (24, 64)),
+    "letters": ("", string.ascii_lowercase, (16, 64)),
+}
+"""Shapes of credentials: how one begins, of which letters the random rest is, how long it is."""
+
+
+@settings(max_examples=1000)
+@given(st.sampled_from(sorted(SECRETS)), st.integers(0, 2**64), st.sampled_from(["envelope", "body", "options", "map"]))
+def test_a_credential_where_a_name_stands_is_never_repeated(shape: str, seed: int, place: str) -> None:
+    prefix, letters, lengths = SECRETS[shape]
+    chance = random.Random(seed)  # random as credentials are: hypothesis prefers texts like "aaaa"
+    name = prefix + "".join(chance.choices(letters, k=chance.randint(*lengths)))
+    document = json.loads(json.dumps(VALID))
+    body = document["body"]
+    holder = {"envelope": document, "body": body, "options": body["stream_options"], "map": body["metadata"]}[place]
+    holder[name] = 1
+    if place == "body":  # the gate refuses such a member, by the name as it is shown here
+        assert shown_name(name) == "?"
+        return
+    with pytest.raises(DecodeError) as failure:
+        decode_request(orjson.dumps(document), MAX)
+    assert name not in str(failure.value) + failure.value.detail.model_dump_json()
 
 
 @given(st.binary(max_size=200))

@@ -49,6 +49,8 @@ def statuses(world: World) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("value", "code", "found"),
     [
+        (b'{"command":"cancel","tenant_id":"acme","tenant_id":"other","request_id":"r"}', "invalid_json", (None, None)),
+        (b"[]", "invalid_json", (None, None)),
         (b"nonsense", "invalid_json", (None, None)),
         (None, "invalid_json", (None, None)),
         (b'{"command":"cancel","tenant_id":"acme"}', "schema_violation", ("acme", None)),

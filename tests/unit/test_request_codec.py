@@ -12,6 +12,7 @@ import pytest
 
 from fairlane.schemas.codec import DecodeError
 from fairlane.schemas.request_codec import decode_request, fingerprint, readable_ids
+from fairlane.schemas.shown_names import shown_name
 
 MAX = 1_048_576
 SECRET = "hunter2-S3CRET"
@@ -269,6 +270,31 @@ def test_what_only_looks_dangerous_decodes(value: dict[str, Any]) -> None:
     request, parsed = decode_request(orjson.dumps(value), MAX)
     assert request.request_id == "r-1"
     assert parsed == value
+
+
+# --- names of the sender's choice -----------------------------------------------------------------
+
+SHOWN = (
+    "max_token", "temprature", "maxTokens", "MAX_TOKENS", "top_k", "top_k2", "topK", "Body", "idempotencyKey", "webhook",
+    "callback_url", "requestId", "baseURL", "userID", "__proto__", "constructor", "toString", "budget_nano_usd",
+    "score_threshold", "maxToolCallsPerTurn", "repetition_penalty", "min_p", "x",
+)  # fmt: skip
+NOT_SHOWN = (
+    "sk_SECRETLEAK_9f8e7d6c5b4a", "sk_live_SECRETLEAK", "sk_live_abcdefgh", "pk_test_word", "ghp_word", "github_pat_word",
+    "AKIAIOSFODNN7EXAMPLE", "SECRETLEAK", "deadbeefcafe", "c0ffee5ec2e7", "eyJhbGciOiJIUzI1NiJ9", "aGVsbG8gd29ybGQ",
+    "qzxvwkjtrmpd", "jkqvzkwpq", "wordwordwordword", "tenant_id\n", "tenant_id ", "a b", "\u00e9", "", "2fa", "a__b",
+    "idempotency_keyea23c42da", "a" * 31 + "0a", "aB" * 12,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_name_that_reads_like_a_field_is_shown(name: str) -> None:
+    assert shown_name(name) == name
+
+
+@pytest.mark.parametrize("name", NOT_SHOWN)
+def test_a_name_that_looks_like_a_credential_is_not_shown(name: str) -> None:
+    assert shown_name(name) == "?"
 
 
 # --- ids of records that may be invalid -----------------------------------------------------------
