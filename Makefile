@@ -64,7 +64,7 @@ sim: $(INSTALLED) ## The whole chain on virtual time with faults: SEEDS=… runs
 chaos: $(INSTALLED) ## Real faults on a stack of its own under load: FAULTS=… chooses, `python -m tests.chaos --list` names them
 	$(BIN)/python -m tests.chaos $(FAULTS)
 
-bad-input: $(INSTALLED) ## 71 kinds of bad input, 1,000 mutations of each, through a chain of its own; a table and a CSV
+bad-input: $(INSTALLED) ## 71 kinds of bad input, each plain and in 1,000 mutations, through a chain of its own; a table and a CSV
 	$(BIN)/python -m tests.bad_input
 
 docs: $(INSTALLED) ## Regenerate what is generated: contracts, topology picture, settings and metrics tables

@@ -18,13 +18,15 @@ import click
 
 from benchmarks.report import provenance
 from fairlane.devstack.native import native_clickhouse, native_kafka, native_redis
+from tests.bad_input.processes import PEAK_MB, over_bounds
 from tests.bad_input.run import BLOCKED_MS, Report, run
 from tests.bad_input.session import Row
 from tests.integration.running_chain import Chain
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "bad-input.csv"
-COLUMNS = ("kind", "name", "inputs", "records", "as specified", "refused by broker", "outcomes", "fields",
-           "slowest ms", "slowest good ms")  # fmt: skip
+STAGES = tuple(PEAK_MB)
+COLUMNS = ("kind", "name", "plain", "mutated", "records", "as specified", "refused by broker", "outcomes", "fields",
+           "slowest ms", "slowest good ms", *(f"{stage} peak MB" for stage in STAGES), "memory")  # fmt: skip
 
 
 def cells(row: Row) -> tuple[object, ...]:
@@ -32,14 +34,16 @@ def cells(row: Row) -> tuple[object, ...]:
     outcomes = "; ".join(f"{name} {count}" for name, count in row.ways.most_common())
     fields = "; ".join(name for name, _ in row.fields.most_common(8))
     good = f"{1 - len(row.wrong) / max(1, row.records):.2%}"
-    return (row.kind.number, row.kind.name, row.inputs, row.records, good, row.refused_by_broker, outcomes, fields,
-            row.slowest_ms, row.good_slowest_ms)  # fmt: skip
+    peaks = (round(row.peaks_mb.get(stage, 0)) for stage in STAGES)
+    memory = "; ".join(over_bounds(row.peaks_mb)) or "within bounds"
+    return (row.kind.number, row.kind.name, row.plain, row.mutated, row.records, good, row.refused_by_broker, outcomes,
+            fields, row.slowest_ms, row.good_slowest_ms, *peaks, memory)  # fmt: skip
 
 
 def main() -> int:
     """Run it; 1 if anything is not as specified."""
     parser = argparse.ArgumentParser(prog="bad-input", description=__doc__)
-    parser.add_argument("--count", type=int, default=1000, help="inputs of each kind")
+    parser.add_argument("--count", type=int, default=1000, help="mutated inputs of each kind, beside the plain ones")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", default="1-71", help="for example 1-20,42")
     parser.add_argument("--csv", type=Path, default=RESULTS)

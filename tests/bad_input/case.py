@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CANARY = b"5ec2e7c0ffee"
-"""Stands in every secret of the corpus, and may stand in nothing the product writes about a bad input."""
+CANARIES = (CANARY, b"SECRETLEAK")
+"""One stands in every secret of the corpus; none may stand in anything the product writes about a bad input."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,26 @@ class Input:
     """The batch holds more than a reader unpacks."""
     refused_by_broker: bool = False
     """No client can bring it into the log."""
+    mutated: bool = False
+    """The fuzzer changed it."""
 
 
-Maker = Callable[[random.Random], list[Input]]
+Fuzz = Callable[[bytes], bytes]
+Maker = Callable[[random.Random, Fuzz | None], list[Input]]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the 71 kinds: how it is called, how one is made, and how large a part is then changed at random."""
+    """One of the 71 kinds: how it is called and how one is made.
+
+    Some makers place the mutations themselves: where a change of the record's bytes would make another kind of it
+    (a batch that is compressed, a bomb) they take the fuzzer, None for a plain one. The rest is mutated as a whole.
+    """
 
     number: int
     name: str
     make: Maker
-    mutated: float
+    places_mutations: bool
 
 
 @dataclass
@@ -48,17 +57,25 @@ class Corpus:
 
     kinds: dict[int, Kind] = field(default_factory=dict)
 
-    def kind(
-        self, number: int, name: str, *, mutated: float = 0.3
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Register a maker; it may give a value, an input, or a list of inputs."""
+    def kind(self, number: int, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Register a maker; it may give a value, an input, or a list of inputs, and may take the fuzzer."""
 
         def register(make: Callable[..., Any]) -> Callable[..., Any]:
             assert number not in self.kinds
-            self.kinds[number] = Kind(number, name, lambda rng: _inputs(make(rng)), mutated)
+            places = len(inspect.signature(make).parameters) > 1
+
+            def made(rng: random.Random, fuzz: Fuzz | None) -> list[Input]:
+                return _inputs(make(rng, fuzz or unchanged) if places else make(rng))
+
+            self.kinds[number] = Kind(number, name, made, places)
             return make
 
         return register
+
+
+def unchanged(value: bytes) -> bytes:
+    """The fuzzer of a plain input."""
+    return value
 
 
 CORPUS = Corpus()
@@ -72,6 +89,15 @@ def _inputs(made: Any) -> list[Input]:
 def secret(rng: random.Random) -> str:
     """A credential as people paste them into prompts."""
     return f"sk-{CANARY.decode()}-{rng.getrandbits(64):016x}"
+
+
+def secret_name(rng: random.Random) -> str:
+    """A credential that could be a name, as it stands where one pasted a value too early."""
+    canary, tail = CANARY.decode(), f"{rng.getrandbits(48):012x}"
+    return rng.choice(
+        [f"sk_live_{canary}{tail}", f"ghp_{canary}{tail}", f"github_pat_{canary}_{tail}", f"{canary}{tail}",
+         f"sk_SECRETLEAK_{tail}", "sk_live_SECRETLEAK", f"AKIASECRETLEAK{tail[:6].upper()}"]
+    )  # fmt: skip
 
 
 def new_id(rng: random.Random) -> str:

@@ -1,23 +1,24 @@
 """The rules of ``fairlane.request.v1`` written down a second time, from the contract, for the oracle.
 
-Each rule gives the path of a field that breaks it. Nothing here comes from the product's models.
+Each rule gives the exact paths of all that breaks it. Nothing here comes from the product's models.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-SCHEMA = "fairlane.request.v1"
+from tests.bad_input.name_rules import shown
+
+SCHEMA, COMMAND = "fairlane.request.v1", "fairlane.command.v1"
 ENVELOPE = frozenset(
     ("schema", "request_id", "tenant_id", "idempotency_key", "priority", "deadline", "timeout_ms", "labels", "stream")
 ) | {"body"}
 PRIORITIES = frozenset(["critical", "high", "normal", "low", "batch"])
 ROLES = frozenset(["system", "developer", "user", "assistant", "tool", "function"])
 _RFC_3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def visible(text: Any, most: int) -> bool:
@@ -31,11 +32,6 @@ def whole(value: Any, least: float, most: float = float("inf")) -> bool:
 
 def number(value: Any, least: float, most: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
-
-
-def shown(name: str) -> str:
-    """How a name of the sender's choice may stand in a path."""
-    return name if _PLAIN_NAME.fullmatch(name) else "?"
 
 
 def instant(value: Any) -> datetime | None:
@@ -57,11 +53,13 @@ def broken(document: dict[str, Any]) -> set[str]:
     if unknown:
         return {shown(name) for name in unknown}
     paths = {name for name, holds in _ENVELOPE_RULES.items() if not holds(document.get(name, _DEFAULTS.get(name)))}
-    if document.get("deadline") is not None and document.get("timeout_ms") is not None:
-        paths.add("timeout_ms")
     paths |= set(_labels(document.get("labels", {})))
     body = document.get("body")
-    return paths | ({f"body.{path}" for path in _body(body)} if isinstance(body, dict) else {"body"})
+    paths |= {f"body.{path}" for path in _body(body)} if isinstance(body, dict) else {"body"}
+    # What lies between fields is looked at once each of them is right.
+    if not paths and document.get("deadline") is not None and document.get("timeout_ms") is not None:
+        return {"timeout_ms"}
+    return paths
 
 
 _DEFAULTS: dict[str, Any] = {"priority": "normal", "labels": {}, "stream": False}
@@ -79,55 +77,87 @@ _ENVELOPE_RULES: dict[str, Callable[[Any], bool]] = {
 
 
 def _labels(labels: Any) -> Iterator[str]:
-    if isinstance(labels, dict):
+    if isinstance(labels, dict) and len(labels) <= 16:
         for name, value in labels.items():
             bad_value = not isinstance(value, str) or len(value) > 256 or any(c < " " or c == "\x7f" for c in value)
             if bad_value or not visible(name, 63):
                 yield f"labels.{shown(name)}"
 
 
-def _optional(rule: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or rule(value)
+Rule = Callable[[Any], Iterable[str]]
+"""The paths below a value at which it breaks a rule; the empty one stands for the value itself."""
 
 
-def _one_of(*names: str) -> Callable[[Any], bool]:
-    return _optional(lambda value: isinstance(value, str) and value in names)
+def _optional(rule: Rule) -> Rule:
+    return lambda value: () if value is None else rule(value)
 
 
-def _between(least: float, most: float) -> Callable[[Any], bool]:
-    return _optional(lambda value: number(value, least, most))
+def _if(holds: Callable[[Any], bool]) -> Rule:
+    return _optional(lambda value: () if holds(value) else ("",))
 
 
-def _count(least: float, most: float = float("inf")) -> Callable[[Any], bool]:
-    return _optional(lambda value: whole(value, least, most))
+def _one_of(*names: str) -> Rule:
+    return _if(lambda value: isinstance(value, str) and value in names)
 
 
-def _of(*kinds: type) -> Callable[[Any], bool]:
-    return _optional(lambda value: isinstance(value, kinds))
+def _between(least: float, most: float) -> Rule:
+    return _if(lambda value: number(value, least, most))
 
 
-def _list_of(kind: type, most: float = float("inf")) -> Callable[[Any], bool]:
-    return _optional(
-        lambda value: isinstance(value, list) and len(value) <= most and all(isinstance(v, kind) for v in value)
-    )
+def _count(least: float, most: float = float("inf")) -> Rule:
+    return _if(lambda value: whole(value, least, most))
 
 
-def _map_of(rule: Callable[[Any], bool], most: int) -> Callable[[Any], bool]:
-    return _optional(lambda value: isinstance(value, dict) and len(value) <= most and all(map(rule, value.values())))
+def _of(*kinds: type) -> Rule:
+    return _if(lambda value: isinstance(value, kinds))
 
 
-def _text_or(rule: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) or rule(value)
+def _list_of(holds: Callable[[Any], bool], most: float = float("inf")) -> Rule:
+    def rule(value: Any) -> Iterator[str]:
+        if not isinstance(value, list):
+            yield ""
+            return
+        wrong = [f".{index}" for index, member in enumerate(value) if not holds(member)]
+        yield from wrong[:1]
+        if len(value) > most:
+            yield ""
+
+    return _optional(rule)
 
 
-PARAMETERS: dict[str, Callable[[Any], bool]] = {
-    "model": lambda v: isinstance(v, str) and 1 <= len(v) <= 256,
+def _map_of(holds: Callable[[Any], bool], most: int) -> Rule:
+    def rule(value: Any) -> Iterator[str]:
+        if not isinstance(value, dict) or len(value) > most:
+            yield ""
+            return
+        yield from (f".{shown(name)}" for name, member in value.items() if not holds(member))
+
+    return _optional(rule)
+
+
+def _text_or(rule: Rule) -> Rule:
+    return lambda value: () if isinstance(value, str) else rule(value)
+
+
+def _stream_options(value: Any) -> Iterator[str]:
+    if not isinstance(value, dict) or len(value) > 8:
+        yield ""
+        return
+    for name, option in value.items():
+        if name not in ("include_usage", "include_obfuscation"):
+            yield f".{shown(name)}"
+        elif option is not None and not isinstance(option, bool):
+            yield f".{name}"
+
+
+PARAMETERS: dict[str, Rule] = {
+    "model": lambda v: () if isinstance(v, str) and 1 <= len(v) <= 256 else ("",),
     "max_tokens": _count(1),
     "max_completion_tokens": _count(1),
     "temperature": _between(0, 2),
     "top_p": _between(0, 1),
     "n": _count(1, 128),
-    "stop": _text_or(_list_of(str, 4)),
+    "stop": _text_or(_list_of(lambda v: isinstance(v, str), 4)),
     "presence_penalty": _between(-2, 2),
     "frequency_penalty": _between(-2, 2),
     "logit_bias": _map_of(lambda v: number(v, -100, 100), 1024),
@@ -138,14 +168,14 @@ PARAMETERS: dict[str, Callable[[Any], bool]] = {
     "safety_identifier": _of(str),
     "prompt_cache_key": _of(str),
     "response_format": _of(dict),
-    "tools": _list_of(dict),
+    "tools": _list_of(lambda v: isinstance(v, dict)),
     "tool_choice": _of(str, dict),
     "parallel_tool_calls": _of(bool),
-    "functions": _list_of(dict),
+    "functions": _list_of(lambda v: isinstance(v, dict)),
     "function_call": _of(str, dict),
     "reasoning_effort": _one_of("none", "minimal", "low", "medium", "high", "xhigh"),
     "verbosity": _one_of("low", "medium", "high"),
-    "modalities": _optional(lambda v: isinstance(v, list) and all(m in ("text", "audio") for m in v)),
+    "modalities": _list_of(lambda v: v in ("text", "audio")),
     "audio": _of(dict),
     "prediction": _of(dict),
     "service_tier": _one_of("auto", "default", "flex", "scale", "priority"),
@@ -153,35 +183,51 @@ PARAMETERS: dict[str, Callable[[Any], bool]] = {
     "metadata": _map_of(lambda v: isinstance(v, str), 16),
     "web_search_options": _of(dict),
     "stream": _of(bool),
-    "stream_options": _optional(
-        lambda v: (
-            isinstance(v, dict)
-            and v.keys() <= {"include_usage", "include_obfuscation"}
-            and all(option is None or isinstance(option, bool) for option in v.values())
-        )
-    ),
+    "stream_options": _optional(_stream_options),
 }
 
 
 def _body(body: dict[str, Any]) -> Iterator[str]:
-    for name, holds in PARAMETERS.items():
-        if not holds(body.get(name)):
-            yield name
+    wrong = [f"{name}{below}" for name, rule in PARAMETERS.items() for below in rule(body.get(name))]
     messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        yield "messages"
-        return
-    called = False
+    if isinstance(messages, list) and messages:
+        wrong += _first_wrong_message(messages)
+    else:
+        wrong.append("messages")
+    yield from wrong
+    if not wrong:
+        called = False
+        for index, message in enumerate(messages or ()):
+            if message["role"] == "tool" and not called:
+                yield f"messages.{index}"
+                return
+            called = message["role"] == "tool" or "tool_calls" in message
+
+
+def _first_wrong_message(messages: list[Any]) -> list[str]:
+    """What is wrong with the first message that is: those behind it are not looked at."""
     for index, message in enumerate(messages):
-        if not isinstance(message, dict):
-            yield f"messages.{index}"
-            continue
-        role, author = message.get("role"), message.get("name")
-        if not isinstance(role, str) or role not in ROLES or (role == "tool" and not called):
-            yield f"messages.{index}"
-        if not (author is None or isinstance(author, str)) or not _content(message.get("content")):
-            yield f"messages.{index}"
-        called = role == "tool" or "tool_calls" in message
+        if wrong := [f"messages.{index}{below}" for below in _message(message)]:
+            return wrong
+    return []
+
+
+def _message(message: Any) -> Iterator[str]:
+    if not isinstance(message, dict):
+        yield ""
+        return
+    role, author, content = message.get("role"), message.get("name"), message.get("content")
+    if not isinstance(role, str) or role not in ROLES:
+        yield ".role"
+    if not (author is None or isinstance(author, str)):
+        yield ".name"
+    if isinstance(content, list) and content:
+        for index, part in enumerate(content):
+            if below := _part(part):
+                yield f".content.{index}{below[0]}"
+                return
+    elif not (content is None or isinstance(content, str)):
+        yield ".content"
 
 
 _PART_RULES: dict[str, tuple[str, type]] = {
@@ -193,16 +239,20 @@ _PART_RULES: dict[str, tuple[str, type]] = {
 }
 
 
-def _content(content: Any) -> bool:
-    if content is None or isinstance(content, str):
-        return True
-    if not isinstance(content, list) or not content:
-        return False
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if not isinstance(kind, str) or kind not in _PART_RULES:
-            return False
-        member, wanted = _PART_RULES[kind]
-        if not isinstance(part.get(member), wanted):
-            return False
-    return True
+def _part(part: Any) -> tuple[str, ...]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(kind, str) or kind not in _PART_RULES:
+        return ("",)
+    member, wanted = _PART_RULES[kind]
+    return () if isinstance(part.get(member), wanted) else (f".{member}",)
+
+
+def broken_command(document: dict[str, Any]) -> set[str]:
+    """The paths of all that breaks ``fairlane.command.v1``; its schema may be left out."""
+    rules: dict[str, bool] = {
+        "schema": document.get("schema", COMMAND) == COMMAND,
+        "command": document.get("command") == "cancel",
+        "tenant_id": visible(document.get("tenant_id"), 128),
+        "request_id": visible(document.get("request_id"), 128),
+    }
+    return {name for name, holds in rules.items() if not holds} | {shown(n) for n in document if n not in rules}

@@ -2,62 +2,59 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from tests.bad_input import kinds_bytes, kinds_contract, kinds_text
-from tests.bad_input.case import CANARY, CORPUS, Input, Kind
+from tests.bad_input.case import CORPUS, Input, Kind
+from tests.bad_input.fuzzer import fuzzed, mutated
 
 KINDS: dict[int, Kind] = dict(sorted(CORPUS.kinds.items()))
 _MODULES = (kinds_bytes, kinds_contract, kinds_text)
-_TOKENS = (
-    b'"', b"{", b"}", b"[", b"]", b":", b",", b"\\", b"null", b"true", b"-", b"0", b"1e9", b"\xff", b"\0", b"\n", b" ",
-    b"\\u0000", b"\\ud800", b'""', b"{}", b"[]", b'"a":', b'"body":', b'"tenant_id":', b"\xef\xbb\xbf", b"NaN",
-)  # fmt: skip
+PLAIN = 3
+"""Inputs of each kind that are sent as they are made."""
+_ID = re.compile(rb'"(request_id|idempotency_key)"\s*:\s*"([!-~]*?)"')
+_SHORT = 6
 
 
 def cases(kind: Kind, count: int, seed: int) -> Iterator[list[Input]]:
-    """``count`` inputs of a kind; of each only the last record is ever changed at random."""
+    """Three inputs of a kind as they are, then ``count`` mutations of it, no two alike.
+
+    Of each only the last record, or what its maker says, is changed; that record is marked as mutated.
+    """
+    for number in range(PLAIN):
+        yield kind.make(random.Random(f"{seed}/{kind.number}/plain/{number}"), None)
+    seen: set[bytes] = set()
+    names: set[tuple[bytes, bytes]] = set()
     for number in range(count):
-        rng = random.Random(f"{seed}/{kind.number}/{number}")
-        made = kind.make(rng)
-        last = made[-1]
-        if last.value and last.batch is None and rng.random() < kind.mutated:
-            made[-1] = replace(last, value=mutated(rng, last.value))
+        made = next(
+            made
+            for attempt in range(1000)
+            if _is_new(made := mutation(kind, random.Random(f"{seed}/{kind.number}/{number}/{attempt}")), seen, names)
+        )
         yield made
 
 
-def mutated(rng: random.Random, value: bytes) -> bytes:
-    """One to four random changes: bytes flipped, dropped, doubled, moved, or tokens put in."""
-    changed = bytearray(value)
-    for _ in range(rng.randint(1, 4)):
-        if not changed:
-            return b""
-        at, end = rng.randrange(len(changed)), 0
-        match rng.randrange(6):
-            case 0:
-                changed[at] ^= 1 << rng.randrange(8)
-            case 1:
-                del changed[at : at + rng.randint(1, 8)]
-            case 2:
-                changed[at:at] = rng.choice(_TOKENS)
-            case 3:
-                end = at + rng.randint(1, 40)
-                if not _secret(changed, at, end):
-                    changed[at:at] = changed[at:end]
-            case 4:
-                changed[at] = rng.randrange(256)
-            case _:
-                end = at + rng.randint(1, 20)
-                if not _secret(changed, at, end):
-                    piece = changed[at:end]
-                    del changed[at:end]
-                    to = rng.randint(0, len(changed))
-                    changed[to:to] = piece
-    return bytes(changed)
+def mutation(kind: Kind, rng: random.Random) -> list[Input]:
+    """One input of a kind, mutated."""
+    made = kind.make(rng, partial(mutated, rng))
+    last = made[-1] if kind.places_mutations else fuzzed(rng, made[-1])
+    made[-1] = replace(last, mutated=True)
+    return made
 
 
-def _secret(value: bytearray, start: int, end: int) -> bool:
-    """Whether a piece has to do with a secret: moved into an id it would be none any more."""
-    return CANARY in value[max(0, start - len(CANARY)) : end + len(CANARY)]
+def _is_new(made: list[Input], seen: set[bytes], names: set[tuple[bytes, bytes]]) -> bool:
+    """Whether no input before was the same, nor shares an id or a key with this one."""
+    last = made[-1]
+    # The key of a duplicate is random; what is mutated must differ by itself.
+    print_ = hashlib.sha256(repr((last.value, last.key, last.headers, last.timestamp_ms, last.batch)).encode()).digest()
+    own = {(match[1], match[2]) for match in _ID.finditer(last.value or b"")} if last.topic == "requests" else set()
+    if print_ in seen or own & names or any(0 < len(name) < _SHORT for _, name in own):
+        return False
+    seen.add(print_)
+    names.update(own)
+    return True

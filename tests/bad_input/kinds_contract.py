@@ -6,7 +6,7 @@ import base64
 import random
 from typing import Any
 
-from tests.bad_input.case import CORPUS, Input, document, new_id, secret, sized, value
+from tests.bad_input.case import CORPUS, Fuzz, Input, document, new_id, secret, secret_name, sized, value
 from tests.bad_input.raw_batch import CODECS, batch, bomb, compress, record
 
 _kind = CORPUS.kind
@@ -56,7 +56,8 @@ def _(rng: random.Random) -> bytes:
 
 @_kind(33, "unknown field")
 def _(rng: random.Random) -> bytes:
-    name = rng.choice(["requestId", "webhook", "max_cost", "x", "a b", "é", "tenant_id ", "Body", "ignore\nme", ""])
+    names = ["requestId", "webhook", "max_cost", "x", "a b", "é", "tenant_id ", "Body", "ignore\nme", "", "temprature"]
+    name = rng.choice([*names, secret_name(rng), secret_name(rng)])
     if rng.random() < 0.5:
         return value(rng, **{name: secret(rng)})
     return value(rng, body={name: secret(rng)})
@@ -111,54 +112,66 @@ def _(rng: random.Random) -> bytes:
     return value(rng, schema=f"fairlane.request.{version}")
 
 
-@_kind(40, "a prompt over the limit", mutated=0.05)
+@_kind(40, "a prompt over the limit")
 def _(rng: random.Random) -> bytes:
     words = "word " * rng.randint(30_000, 120_000)
     model = rng.choice(["sim-instant", "sim-small", "sim-large", "auto"])
     return value(rng, body={"model": model, "messages": [{"role": "user", "content": words + secret(rng)}]})
 
 
-@_kind(41, "over max.message.bytes", mutated=0)
-def _(rng: random.Random) -> Input:
+@_kind(41, "over max.message.bytes")
+def _(rng: random.Random, fuzz: Fuzz) -> Input:
     if rng.random() < 0.03:
-        made = value(rng, body={"user": "x" * (MESSAGE_MAX + rng.randint(0, 99_999))})
+        made = fuzz(value(rng, body={"user": "x" * (MESSAGE_MAX + rng.randint(10_000, 99_999))}))
         return Input(batch=batch(record(0, made), 1), refused_by_broker=True)
     size = 1_048_576 + rng.choice([-400, -100, 1, 100, rng.randint(1, 1_000_000)])
-    made = value(rng, body={"user": "x" * size})
+    made = fuzz(value(rng, body={"user": "x" * size}))
     if rng.random() < 0.9:  # the same, but light on the wire
         return Input(made, batch=batch(compress("zstd", record(0, made)), 1, codec=CODECS["zstd"]))
     return Input(made)
 
 
-@_kind(42, "compressed bomb", mutated=0)
-def _(rng: random.Random) -> Input:
+@_kind(42, "compressed bomb")
+def _(rng: random.Random, fuzz: Fuzz) -> Input:
+    """Mutated are codec, size, how many records it is, what they hold, and bytes of the text they begin with."""
     codec = rng.choices(list(CODECS), weights=[2, 0.1, 2, 16])[0]
     size = rng.randint(34_000_000, 60_000_000)
     if codec == "zstd" and rng.random() < 0.02:
         size = 500_000_000
+    start = fuzz(value(rng))
+    filler = bytes([rng.choice([0, 0, 32, 120, rng.randrange(256)])])
     if rng.random() < 0.3 and codec != "snappy":
         count = rng.randint(2, 20)
-        each = bytes(34_000_000 // count + 1)
+        each = start + filler * (34_000_000 // count + 1)
         payload = b"".join(record(number, each) for number in range(count))
         return Input(batch=batch(compress(codec, payload), count, codec=CODECS[codec]), count=count, bomb=True)
-    return Input(batch=bomb(codec, size), bomb=True)
+    return Input(batch=bomb(codec, size, start, filler), bomb=True)
 
 
-@_kind(43, "10,000 headers", mutated=0.05)
-def _(rng: random.Random) -> Input:
+@_kind(43, "10,000 headers")
+def _(rng: random.Random, fuzz: Fuzz) -> Input:
     count = sized(rng, 10_000, 100)
-    headers = tuple((f"h{number % 7}", secret(rng).encode() if number < 9 else b"x") for number in range(count))
-    return Input(value(rng), headers=headers)
+    headers = [(f"h{number % 7}", secret(rng).encode() if number < 9 else b"x") for number in range(count)]
+    for _ in range(rng.randint(1, 9)):
+        at = rng.randrange(count)
+        headers[at] = (fuzz(headers[at][0].encode()).decode(errors="replace"), fuzz(headers[at][1]))
+    made = value(rng)
+    return Input(fuzz(made) if rng.random() < 0.3 else made, headers=tuple(headers))
 
 
-@_kind(44, "a header of 1 MB", mutated=0.05)
-def _(rng: random.Random) -> Input:
+@_kind(44, "a header of 1 MB")
+def _(rng: random.Random, fuzz: Fuzz) -> Input:
     name = rng.choice(["traceparent", "ce_id", "fairlane-source", "fairlane-redrive", "fairlane-ticket", "x"])
-    content = secret(rng).encode() + bytes(sized(rng, 1_048_576, 100))
-    return Input(value(rng), headers=((name, content),) if rng.random() < 0.8 else ((name * 9999, content),))
+    content = fuzz(secret(rng).encode() + bytes(sized(rng, 1_048_576, 100)))
+    if rng.random() < 0.3:
+        name = fuzz(name.encode()).decode(errors="replace")
+    made = value(rng)
+    if rng.random() < 0.3:
+        made = fuzz(made)
+    return Input(made, headers=((name, content),) if rng.random() < 0.8 else ((name * 9999, content),))
 
 
-@_kind(45, "an image that is a bomb", mutated=0.05)
+@_kind(45, "an image that is a bomb")
 def _(rng: random.Random) -> bytes:
     data = base64.b64encode(bytes(sized(rng, 800_000, 100))).decode()
     url = rng.choice(["data:image/png;base64,", "data:image/svg+xml;base64,", "data:,"]) + data
@@ -167,15 +180,18 @@ def _(rng: random.Random) -> bytes:
     return value(rng, body={"messages": [{"role": "user", "content": [rng.choice([part, other])]}]})
 
 
-@_kind(46, "a text that stalls careless patterns", mutated=0.05)
+@_kind(46, "a text that stalls careless patterns")
 def _(rng: random.Random) -> bytes:
     unit = rng.choice(["a", "aa ", "1.", "(((", "2026-11-20T", "x:", "\\", "0", "fairlane.request.v", " "])
     attack = unit * sized(rng, 50_000, 10) + rng.choice(["!", "\n", "", "Z"])
     name = rng.choice(["request_id", "tenant_id", "idempotency_key", "deadline", "schema", "priority", "model"])
-    return value(rng, body={"model": attack}) if name == "model" else value(rng, **{name: attack})
+    if name == "model":
+        return value(rng, body={"model": attack})
+    # Two requests must not share an id.
+    return value(rng, **{name: attack + new_id(rng) if name in ("request_id", "idempotency_key") else attack})
 
 
-@_kind(47, "one token a million times", mutated=0.02)
+@_kind(47, "one token a million times")
 def _(rng: random.Random) -> bytes:
     token = rng.choice(["a ", "hello ", "\n", "0", "the "])
     content = token * min(sized(rng, 1_000_000, 1000), 1_040_000 // len(token))
@@ -190,7 +206,7 @@ def _(rng: random.Random) -> Input:
 @_kind(49, "a key too long or with line ends")
 def _(rng: random.Random) -> bytes:
     key = rng.choice(["k" * 256, "k" * sized(rng, 100_000, 200), "a\r\nb", "a\nSet-Cookie: b", "a b", "k" * 255, "ké"])
-    return value(rng, idempotency_key=key[:-16] + new_id(rng) if len(key) > 200 else key)
+    return value(rng, idempotency_key=(key[:-16] if len(key) > 200 else key) + new_id(rng))
 
 
 @_kind(50, "the same key with another payload")
@@ -205,6 +221,8 @@ def _(rng: random.Random) -> list[Input]:
 @_kind(51, "the same key in flight")
 def _(rng: random.Random) -> list[Input]:
     first = document(rng, idempotency_key=new_id(rng))
+    if rng.random() < 0.25:  # the record itself again, as a producer that retries sends it
+        return [Input(_json(first)), Input(_json(first))]
     return [
         Input(_json(first)),
         *(Input(_json({**first, "request_id": new_id(rng)})) for _ in range(rng.randint(1, 3))),

@@ -6,7 +6,7 @@ import json
 import random
 from typing import Any
 
-from tests.bad_input.case import CORPUS, Input, document, new_id, secret, sized, value
+from tests.bad_input.case import CORPUS, Fuzz, Input, document, new_id, secret, secret_name, sized, value
 
 _kind = CORPUS.kind
 
@@ -75,13 +75,20 @@ def _(rng: random.Random) -> bytes:
     return _anywhere(rng, unit * sized(rng, 3000, 1))
 
 
-@_kind(66, "secrets inside an invalid document", mutated=0.5)
+@_kind(66, "secrets inside an invalid document")
 def _(rng: random.Random) -> bytes:
     made: dict[str, Any] = document(rng)
-    hidden: Any = rng.choice([secret(rng), [secret(rng)], {"password": secret(rng)}, {secret(rng): 1}])
+    hidden: Any = rng.choice(
+        [secret(rng), [secret(rng)], {"password": secret(rng)}, {secret(rng): 1}, {secret_name(rng): 1}]
+    )
     # Not where a text is welcome: what somebody calls a request is no secret.
     place = rng.choice(["priority", "deadline", "stream", "schema", "timeout_ms"])
-    if rng.random() < 0.5:
+    if rng.random() < 0.2:  # as a name
+        holder = rng.choice(
+            [made, made["body"], made["body"].setdefault(rng.choice(["stream_options", "metadata"]), {})]
+        )
+        holder[secret_name(rng)] = 1
+    elif rng.random() < 0.5:
         made[place] = hidden
     else:
         name = rng.choice(["model", "max_tokens", "messages", "stop", "tools", "temperature", "stream_options", "seed"])
@@ -110,29 +117,35 @@ def _command(tenant: Any, request: Any, **more: Any) -> bytes:
     return json.dumps(made).encode()
 
 
-@_kind(69, "cancel before create", mutated=0)
-def _(rng: random.Random) -> list[Input]:
-    made = document(rng)
-    cancel = Input(_command("acme", made["request_id"]), "commands")
-    if rng.random() < 0.3:
+@_kind(69, "cancel before create")
+def _(rng: random.Random, fuzz: Fuzz) -> list[Input]:
+    """Mutated are the command, the request, or both."""
+    made, which = document(rng), rng.randrange(3)
+    command, request = _command("acme", made["request_id"]), json.dumps(made).encode()
+    cancel = Input(fuzz(command) if which < 2 else command, "commands")
+    if which == 0:
         return [cancel]
-    return [cancel, Input(json.dumps(made).encode())]
+    return [cancel, Input(fuzz(request) if which == 2 or rng.random() < 0.3 else request)]
 
 
-@_kind(70, "cancel twice, and commands that are none", mutated=0)
-def _(rng: random.Random) -> list[Input]:
+@_kind(70, "cancel twice, and commands that are none")
+def _(rng: random.Random, fuzz: Fuzz) -> list[Input]:
     made = document(rng)
-    cancel = Input(_command("acme", made["request_id"]), "commands")
+    cancel = _command("acme", made["request_id"])
     if rng.random() < 0.5:
-        return [Input(json.dumps(made).encode()), cancel, cancel]
+        return [Input(json.dumps(made).encode()), Input(cancel, "commands"), Input(fuzz(cancel), "commands")]
     broken = rng.choice(
         [b"", None, b"{", b"null", _command("acme", ""), _command(7, "x"), _command("acme", "x", reason=secret(rng)),
-         secret(rng).encode(), b"[" * 50_000, b"\xff\xfe", json.dumps(made).encode()]
+         _command("acme", "x", **{secret_name(rng): 1}), secret(rng).encode(), b"[" * 50_000, b"\xff\xfe",
+         json.dumps(made).encode()]
     )  # fmt: skip
-    return [Input(broken, "commands", key=None if broken is not None else b"k")]
+    if broken:
+        return [Input(fuzz(broken), "commands")]
+    # What has no bytes is mutated in its key.
+    return [Input(broken, "commands", key=fuzz(new_id(rng).encode()) or b"k")]
 
 
-@_kind(71, "a result nobody asked for", mutated=0)
+@_kind(71, "a result nobody asked for")
 def _(rng: random.Random) -> Input:
     tenant, request = rng.choice(["acme", "nobody"]), f"foreign-{new_id(rng)}"
     made = {

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.bad_input.contract_rules import PARAMETERS, broken, instant, shown, visible
+from tests.bad_input.contract_rules import PARAMETERS, broken, broken_command, instant, visible
+from tests.bad_input.name_rules import shown
 from tests.bad_input.strict_json import Document, NotJson, read
 
 MAX_BYTES = 1_048_576
@@ -27,7 +28,7 @@ MODELS = {"sim-instant": (32_768, 4096), "sim-small": (32_768, 4096), "sim-large
 """Context and largest output, in tokens."""
 ROUTES = {"auto": ("sim-small", "sim-large"), "fast": ("sim-small",), "best": ("sim-large", "sim-small")}
 
-DEAD, REJECTED, EXPIRED, ACCEPTED, REPEATED = "dead letter", "rejected", "expired", "accepted", "repeated"
+DEAD, REJECTED, EXPIRED, ACCEPTED, QUIET = "dead letter", "rejected", "expired", "accepted", "passed over"
 _ANOTHER_VERSION = re.compile(r"fairlane\.request\.v[0-9]{1,9}")
 Ids = tuple[str, str]
 
@@ -50,6 +51,8 @@ class Verdict:
 
     ways: frozenset[Way]
     ids: Ids | None = None
+    repeats: bool = False
+    """The record says what one before it said: the result of that one is its own, too."""
 
     @property
     def accepted(self) -> bool:
@@ -61,24 +64,38 @@ class Oracle:
     """Remembers the requests it has seen: a second one with the same id or key is judged by the first."""
 
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
-    _requests: dict[Ids, str] = field(default_factory=dict)
+    _requests: dict[Ids, tuple[str, Verdict]] = field(default_factory=dict)
     _keys: dict[Ids, str] = field(default_factory=dict)
 
     def judge(self, value: bytes | None) -> Verdict:
         """What a record with this value on ``requests`` must get."""
         verdict, body, key = self._examine(value)
-        if verdict.ids is None or verdict.ids[0] not in TENANTS:
+        ids = verdict.ids
+        if ids is None or ids[0] not in TENANTS:
             return verdict
         print_ = body if body is not None else f"raw {value!r}"
-        if (before := self._requests.get(verdict.ids)) is not None:
-            again = Way(REPEATED) if before == print_ else Way(DEAD, "request_id_reused", "request_id")
-            return Verdict(frozenset({again}), verdict.ids)
-        self._requests[verdict.ids] = print_
+        if (before := self._requests.get(ids)) is not None:
+            if before[0] == print_:
+                return replace(before[1], repeats=True)
+            return Verdict(frozenset({Way(DEAD, "request_id_reused", "request_id")}), ids)
         if verdict.accepted:
-            name = (verdict.ids[0], key or verdict.ids[1])
+            name = (ids[0], key or ids[1])
             if self._keys.setdefault(name, print_) != print_:
-                return _refused({Way(REJECTED, "idempotency_mismatch", "idempotency_key")}, verdict.ids)
+                verdict = _refused({Way(REJECTED, "idempotency_mismatch", "idempotency_key")}, ids)
+        self._requests[ids] = print_, verdict
         return verdict
+
+    def judge_command(self, value: bytes | None) -> Verdict:
+        """What a record with this value on ``commands`` must get; the ids are those of whom it cancels."""
+        found, text_ok = _document(value or b"")
+        if found is None or not text_ok or found.breaches or not isinstance(found.value, dict):
+            return _dead("invalid_json")
+        if found.depth > DEPTH_MAX + 1:
+            return _dead("invalid_json")
+        deep = {Way(DEAD, "invalid_json")} if found.depth >= DEPTH_MAX else set()
+        if paths := broken_command(found.value):
+            return Verdict(frozenset(Way(DEAD, "schema_violation", path) for path in paths) | deep)
+        return Verdict(frozenset({Way(QUIET)}), _ids(found))
 
     def _examine(self, value: bytes | None) -> tuple[Verdict, str | None, str | None]:
         if value is None:

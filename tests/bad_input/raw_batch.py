@@ -49,27 +49,28 @@ def batch(
     return struct.pack(">qi", 0, len(head) + len(after_crc)) + head + after_crc
 
 
-def bomb(codec: str, size: int) -> bytes:
-    """A batch of one record whose value is ``size`` zeros, compressed without ever holding them."""
-    prefix = b"\0" + varint(0) + varint(0) + varint(-1) + varint(size)
+def bomb(codec: str, size: int, start: bytes = b"", filler: bytes = b"\0") -> bytes:
+    """A batch of one record whose value is a start and ``size`` bytes more, compressed without ever holding them."""
+    prefix = b"\0" + varint(0) + varint(0) + varint(-1) + varint(len(start) + size) + start
     length = varint(len(prefix) + size + 1)
-    return batch(_compressed(codec, length + prefix, *divmod(size, _CHUNK)), 1, codec=CODECS[codec])
+    chunks, part = divmod(size, _CHUNK)
+    return batch(_compressed(codec, length + prefix, filler * _CHUNK, chunks, filler * part), 1, codec=CODECS[codec])
 
 
-def _compressed(codec: str, prefix: bytes, chunks: int, part: int) -> bytes:
-    """The prefix, so many chunks of zeros, the part of one, and an empty list of headers."""
-    last = bytes(part) + varint(0)
+def _compressed(codec: str, prefix: bytes, chunk: bytes, chunks: int, part: bytes) -> bytes:
+    """The prefix, so many chunks, the part of one, and an empty list of headers."""
+    last = part + varint(0)
     if codec == "gzip":
         deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
-        out = [deflate.compress(prefix), *(deflate.compress(bytes(_CHUNK)) for _ in range(chunks))]
+        out = [deflate.compress(prefix), *(deflate.compress(chunk) for _ in range(chunks))]
         return b"".join(out) + deflate.compress(last) + deflate.flush()
     if codec == "snappy":
-        block = _snappy_block(bytes(_CHUNK))
+        block = _snappy_block(chunk)
         return _XERIAL + _snappy_block(prefix) + block * chunks + _snappy_block(last)
     compressor: Any = cramjam.zstd.Compressor() if codec == "zstd" else _lz4_compressor()
     compressor.compress(prefix)
     for _ in range(chunks):
-        compressor.compress(bytes(_CHUNK))
+        compressor.compress(chunk)
     compressor.compress(last)
     return bytes(compressor.finish())
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fairlane.schemas.topics import TOPICS
 from tests.bad_input.case import Input, Kind, new_id, value
 from tests.bad_input.corpus import cases
-from tests.bad_input.judgement import fits, way_of_letter, way_of_result
-from tests.bad_input.oracle import DEAD, REPEATED, Oracle, Verdict, Way
+from tests.bad_input.judgement import fits, one_result, way_of_letter, way_of_result
+from tests.bad_input.oracle import DEAD, QUIET, Ids, Oracle, Verdict, Way
 from tests.bad_input.wire import Sent, Wire
 
 PARTITIONS_OF = {topic.name: topic.partitions for topic in TOPICS}
@@ -31,13 +30,18 @@ class Row:
     """What became of one kind."""
 
     kind: Kind
-    inputs: int = 0
+    plain: int = 0
+    """Inputs sent as they were made."""
+    mutated: int = 0
+    """Inputs the fuzzer changed."""
     records: int = 0
     refused_by_broker: int = 0
     ways: Counter[str] = field(default_factory=Counter)
     fields: Counter[str] = field(default_factory=Counter)
     slowest_ms: int = 0
     good_slowest_ms: int = 0
+    peaks_mb: dict[str, float] = field(default_factory=dict)
+    """The most memory a process of each stage had meanwhile."""
     wrong: list[str] = field(default_factory=list)
 
 
@@ -59,6 +63,7 @@ class Session:
         self._rng = random.Random(f"{seed}/good")
         self._partition = itertools.cycle(range(PARTITIONS))
         self._good: list[tuple[Sent, Verdict]] = []
+        self._repeats: Counter[Ids | None] = Counter()
         self._good_total = 0
 
     @property
@@ -67,8 +72,8 @@ class Session:
         return self._good_total
 
     async def run(self, kind: Kind, count: int) -> Row:
-        """Send ``count`` inputs of a kind and judge what came of each."""
-        row = Row(kind, inputs=count)
+        """Send a few plain inputs of a kind and ``count`` mutated ones, and judge what came of each."""
+        row = Row(kind)
         told: list[_Told] = []
         gate = asyncio.Semaphore(AT_ONCE)
 
@@ -82,6 +87,8 @@ class Session:
         try:
             async with asyncio.TaskGroup() as group:
                 for inputs in cases(kind, count, self._seed):
+                    changed = any(item.mutated for item in inputs)
+                    row.mutated, row.plain = row.mutated + changed, row.plain + (not changed)
                     await gate.acquire()
                     work = group.create_task(self._tell(inputs, next(self._partition)))
                     work.add_done_callback(ended)
@@ -90,6 +97,7 @@ class Session:
             await asyncio.gather(flowing, return_exceptions=True)
         await self._wire.until(lambda: all(map(self._ended, told)), OUTCOME_S)
         await self._judge_good(row)
+        self._repeats = Counter(each.verdict.ids for each in told if each.verdict.repeats)
         for each in told:
             row.records += each.item.count
             self._judge(each, row)
@@ -97,14 +105,13 @@ class Session:
 
     async def _tell(self, inputs: Sequence[Input], partition: int) -> list[_Told]:
         oracle, told = Oracle(), []
-        cancelled = any(item.topic == "commands" for item in inputs)
-        for item in inputs:
-            verdict = _verdict(oracle, item)
-            if cancelled and verdict.accepted:
-                # It is too late for a request that is at a worker already.
-                verdict = Verdict(verdict.ways | {CANCELLED}, verdict.ids)
+        verdicts = [_verdict(oracle, item) for item in inputs]
+        cancelled = {verdict.ids for item, verdict in zip(inputs, verdicts, strict=True) if item.topic == "commands"}
+        for item, verdict in zip(inputs, verdicts, strict=True):
             sent = await self._wire.send(item, partition % PARTITIONS_OF[item.topic])
-            told.append(_Told(item, sent, verdict))
+            # It is too late to cancel a request that is at a worker already.
+            either = verdict.accepted and verdict.ids in cancelled
+            told.append(_Told(item, sent, replace(verdict, ways=verdict.ways | {CANCELLED}) if either else verdict))
         await self._wire.until(lambda: all(map(self._decided, told)), OUTCOME_S)
         return told
 
@@ -146,7 +153,7 @@ class Session:
         seen = self._wire.seen
         if told.item.topic == "commands":
             return Way(QUIET) in told.verdict.ways or self._wire.source(told.sent, topic="commands") in seen.letters
-        if told.sent.refused or told.item.topic != "requests" or any(w.outcome == REPEATED for w in told.verdict.ways):
+        if told.sent.refused or told.item.topic != "requests":
             return True
         return self._wire.source(told.sent) in seen.letters or told.verdict.ids in seen.results
 
@@ -163,7 +170,8 @@ class Session:
             if item.topic == "requests" and source in seen.decided_ms:
                 row.slowest_ms = max(row.slowest_ms, seen.decided_ms[source] - sent.time_ms)
             got, problem = self._got(source, told)
-            row.ways[f"{got.outcome} {got.code}" if got.code else got.outcome] += 1
+            again = "again " if told.verdict.repeats else ""
+            row.ways[again + (f"{got.outcome} {got.code}" if got.code else got.outcome)] += 1
             if got.field:
                 row.fields[got.field] += 1
             if problem or not fits(got, told.verdict):
@@ -174,27 +182,17 @@ class Session:
         """What a record got, and what is wrong with it whatever it is."""
         letters = self._wire.seen.letters.get(source, [])
         results = self._wire.seen.results.get(told.verdict.ids, []) if told.verdict.ids is not None else []
-        if len(letters) > 1 or len(results) > 1:
+        if len(letters) > 1 or not one_result(results, self._repeats[told.verdict.ids]):
             return Way("twice"), f"{len(letters)} dead letters, {len(results)} results"
         if letters:
             problem = "" if letters[0]["error"]["hint"] else "without a hint, it"
             return way_of_letter(letters[0]), problem
         if told.item.topic != "requests":
             return Way(QUIET), ""
-        if any(way.outcome == REPEATED for way in told.verdict.ways) and results:
-            return Way(REPEATED), ""
         if not results:
             return Way("nothing"), ""
         failed = results[0]["error"]
         return way_of_result(results[0]), "without a hint, it" if failed and not failed["hint"] else ""
-
-
-QUIET = "passed over"
-_COMMAND_FAULTS = frozenset(
-    Way(DEAD, code, field)
-    for code in ("invalid_json", "schema_violation", "unsupported_version")
-    for field in (None, "schema", "command", "tenant_id", "request_id", "reason", "idempotency_key", "body")
-)
 
 
 def _verdict(oracle: Oracle, item: Input) -> Verdict:
@@ -202,20 +200,4 @@ def _verdict(oracle: Oracle, item: Input) -> Verdict:
         return Verdict(frozenset({Way(DEAD, "too_large")}))
     if item.topic == "requests":
         return oracle.judge(item.value)
-    quiet = frozenset({Way(QUIET)})
-    if item.topic == "commands" and not _is_command(item.value):
-        return Verdict(_COMMAND_FAULTS)
-    return Verdict(quiet)
-
-
-def _is_command(text: bytes | None) -> bool:
-    """A cancellation the corpus made on purpose; all others of the kind are broken."""
-    try:
-        found = json.loads(text or b"")
-    except (ValueError, RecursionError):
-        return False
-    return (
-        isinstance(found, dict)
-        and found.keys() == {"schema", "command", "tenant_id", "request_id"}
-        and all(isinstance(part, str) and part for part in found.values())
-    )
+    return oracle.judge_command(item.value) if item.topic == "commands" else Verdict(frozenset({Way(QUIET)}))

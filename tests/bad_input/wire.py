@@ -12,7 +12,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from tests.bad_input.case import CANARY, Input
+from tests.bad_input.case import CANARIES, Input
 from tests.bad_input.raw_batch import RawBatch
 
 FOLLOWED = ("results", "dead-letters", "decisions")
@@ -123,7 +123,7 @@ class Wire:
     def _take(self, record: Any) -> None:
         headers: Mapping[str, bytes] = dict(record.headers)
         whole = b"\n".join([record.key or b"", record.value or b"", *headers.values()])
-        if CANARY in whole:
+        if any(canary in whole for canary in CANARIES):
             self.seen.leaks.append((record.topic, record.partition, record.offset))
         source = headers.get("fairlane-source", b"").decode(errors="replace")
         topic = record.topic.removeprefix(self.prefix)

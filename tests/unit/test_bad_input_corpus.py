@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 
 import orjson
@@ -15,10 +16,12 @@ from fairlane.agents.intake import Accepted, IntakeLimits, examine
 from fairlane.ports import Record
 from fairlane.schemas.catalog import Model, Pool, Provider
 from fairlane.schemas.tenant import Tenant
-from tests.bad_input.case import CANARY, Input, Kind
-from tests.bad_input.corpus import KINDS, cases
-from tests.bad_input.judgement import fits
-from tests.bad_input.oracle import ACCEPTED, DEAD, MAX_BYTES, MODELS, REJECTED, ROUTES, Oracle, Way
+from tests.bad_input.case import CANARIES, Input, Kind
+from tests.bad_input.corpus import KINDS, PLAIN, cases
+from tests.bad_input.fuzzer import fuzzed
+from tests.bad_input.judgement import fits, one_result
+from tests.bad_input.oracle import ACCEPTED, DEAD, MAX_BYTES, MODELS, REJECTED, ROUTES, Oracle, Verdict, Way
+from tests.bad_input.processes import PEAK_MB, over_bounds
 from tests.bad_input.strict_json import NotJson, read
 
 LIMITS = IntakeLimits(MAX_BYTES, 600_000, 86_400_000)
@@ -66,8 +69,8 @@ def test_the_gates_rules_and_the_oracle_agree_and_no_secret_is_repeated(kind: Ki
         for item in inputs:
             if item.topic == "requests" and item.batch is None:
                 got, said = examined(item)
-                assert fits(got, Oracle().judge(item.value)), (got, item)
-                assert CANARY.decode() not in said
+                assert fits(got, Oracle().judge(item.value)), (got, Oracle().judge(item.value), item)
+                assert not any(canary.decode() in said for canary in CANARIES)
 
 
 def test_there_are_71_kinds_and_a_seed_gives_the_same_bytes() -> None:
@@ -75,6 +78,36 @@ def test_there_are_71_kinds_and_a_seed_gives_the_same_bytes() -> None:
     for number in (11, 17, 44, 66, 69):
         assert list(cases(KINDS[number], 5, 1)) == list(cases(KINDS[number], 5, 1))
         assert list(cases(KINDS[number], 5, 1)) != list(cases(KINDS[number], 5, 2))
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: f"{kind.number} {kind.name}")
+def test_of_each_kind_a_few_are_plain_and_all_others_are_mutated_and_no_two_alike(kind: Kind) -> None:
+    count = 3 * SLOW_TO_MAKE.get(kind.number, EACH) or 3
+    made = list(cases(kind, count, seed=7))
+    assert not any(item.mutated for inputs in made[:PLAIN] for item in inputs)
+    fuzzed = [inputs[-1] for inputs in made[PLAIN:]]
+    assert len(fuzzed) == count
+    assert all(item.mutated for item in fuzzed)
+    assert len({(item.value, item.key, item.headers, item.timestamp_ms, item.batch) for item in fuzzed}) == count
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: f"{kind.number} {kind.name}")
+def test_the_fuzzer_changes_what_it_marks_as_mutated(kind: Kind) -> None:
+    calls = []
+
+    def fuzz(value: bytes) -> bytes:
+        calls.append(value)
+        return value + b"MUTATED"
+
+    for number in range(SLOW_TO_MAKE.get(kind.number, EACH) or 1):
+        chance = f"{kind.number}/{number}"
+        if kind.places_mutations:
+            calls.clear()
+            kind.make(random.Random(chance), fuzz)
+            assert calls
+        else:
+            [*_, last] = kind.make(random.Random(chance), None)
+            assert fuzzed(random.Random(f"{chance}/fuzz"), last) != last
 
 
 GOOD = b'{"schema":"fairlane.request.v1","request_id":"r","tenant_id":"acme","body":{"model":"sim-instant","messages":[{"role":"user","content":"x"}]}}'  # noqa: E501 - one document
@@ -99,11 +132,69 @@ def test_the_oracle_says_what_the_contract_says(value: bytes | None, way: Way) -
     assert Oracle().judge(value).ways == {way}
 
 
+IN_A_MESSAGE = GOOD.replace(b'"user"', b'"usr"')
+
+
+@pytest.mark.parametrize(
+    "field", [None, "body", "body.messages", "body.messages.0", "body.messages.0.role.x", "body.model"]
+)
+def test_only_the_very_field_at_fault_is_right(field: str | None) -> None:
+    verdict = Oracle().judge(IN_A_MESSAGE)
+    assert fits(Way(REJECTED, "schema_violation", "body.messages.0.role"), verdict)
+    assert not fits(Way(REJECTED, "schema_violation", field), verdict)
+
+
+def test_a_second_result_is_right_only_as_the_answer_again_to_who_asked_again() -> None:
+    first = {"status": "succeeded", "response": {"x": 1}, "error": None, "cost": {"nano_usd": 5}, "replayed": False}
+    again = {**first, "cost": {"nano_usd": 0}, "replayed": True}
+    assert one_result([], 0)
+    assert one_result([first], 0)
+    assert one_result([first, again], 1)
+    assert not one_result([first, again], 0)
+    assert not one_result([first, again, again], 1)
+    for wrong in (
+        first,
+        {**again, "cost": {"nano_usd": 5}},
+        {**again, "response": {"x": 2}},
+        {**again, "replayed": False},
+    ):
+        assert not one_result([first, wrong], 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "ways"),
+    [
+        (b'{"command":"cancel","tenant_id":"acme","request_id":"r"}', {Way("passed over")}),
+        (b"", {Way(DEAD, "invalid_json")}),
+        (b"null", {Way(DEAD, "invalid_json")}),
+        (b'{"command":"stop","tenant_id":"acme","request_id":"r"}', {Way(DEAD, "schema_violation", "command")}),
+        (b'{"command":"cancel","tenant_id":"acme"}', {Way(DEAD, "schema_violation", "request_id")}),
+        (
+            b'{"command":"cancel","tenant_id":7,"request_id":"r","sk_live_SECRETLEAK":1}',
+            {Way(DEAD, "schema_violation", "tenant_id"), Way(DEAD, "schema_violation", "?")},
+        ),
+    ],
+)
+def test_a_broken_command_has_one_code_and_the_fields_at_fault(value: bytes, ways: set[Way]) -> None:
+    assert Oracle().judge_command(value).ways == ways
+
+
+def test_each_stage_has_a_bound_of_memory_and_is_held_to_it() -> None:
+    assert set(PEAK_MB) == {"gate", "dispatcher", "worker", "settle", "sinks"}
+    within = dict.fromkeys(PEAK_MB, 100.0)
+    assert over_bounds(within) == []
+    for stage, bound in PEAK_MB.items():
+        assert over_bounds({**within, stage: bound + 1}) == [
+            f"{stage} took {bound + 1:.0f} MB, it may take {bound:.0f}"
+        ]
+    assert over_bounds({"unheard-of": 1.0})
+
+
 def test_the_oracle_remembers_ids_and_keys() -> None:
     oracle, other = Oracle(), GOOD.replace(b'"x"', b'"y"')
     with_key = b'"tenant_id":"acme","idempotency_key":"r"'
     assert oracle.judge(GOOD).accepted
-    assert oracle.judge(GOOD).ways == {Way("repeated")}
+    assert oracle.judge(GOOD) == Verdict(frozenset({Way(ACCEPTED)}), ("acme", "r"), repeats=True)
     assert oracle.judge(other).ways == {Way(DEAD, "request_id_reused", "request_id")}
     another = other.replace(b'"r"', b'"s"').replace(b'"tenant_id":"acme"', with_key)
     assert oracle.judge(another).ways == {Way(REJECTED, "idempotency_mismatch", "idempotency_key")}

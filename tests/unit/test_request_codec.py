@@ -275,13 +275,14 @@ def test_what_only_looks_dangerous_decodes(value: dict[str, Any]) -> None:
 # --- names of the sender's choice -----------------------------------------------------------------
 
 SHOWN = (
-    "max_token", "temprature", "maxTokens", "MAX_TOKENS", "top_k", "top_k2", "topK", "Body", "idempotencyKey", "webhook",
-    "callback_url", "requestId", "baseURL", "userID", "__proto__", "constructor", "toString", "budget_nano_usd",
-    "score_threshold", "maxToolCallsPerTurn", "repetition_penalty", "min_p", "x",
+    "max_token", "temprature", "maxTokens", "MAX_TOKENS", "top_k", "top_k2", "topK", "Body", "idempotencyKey",
+    "webhook", "callback_url", "requestId", "baseURL", "userID", "__proto__", "constructor", "toString",
+    "budget_nano_usd", "score_threshold", "maxToolCallsPerTurn", "repetition_penalty", "min_p", "x",
 )  # fmt: skip
 NOT_SHOWN = (
-    "sk_SECRETLEAK_9f8e7d6c5b4a", "sk_live_SECRETLEAK", "sk_live_abcdefgh", "pk_test_word", "ghp_word", "github_pat_word",
-    "AKIAIOSFODNN7EXAMPLE", "SECRETLEAK", "deadbeefcafe", "c0ffee5ec2e7", "eyJhbGciOiJIUzI1NiJ9", "aGVsbG8gd29ybGQ",
+    "sk_SECRETLEAK_9f8e7d6c5b4a", "sk_live_SECRETLEAK", "sk_live_abcdefgh", "pk_test_word", "ghp_word",
+    "github_pat_word", "AKIAIOSFODNN7EXAMPLE", "SECRETLEAK", "deadbeefcafe",
+    "c0ffee5ec2e7", "eyJhbGciOiJIUzI1NiJ9", "aGVsbG8gd29ybGQ",
     "qzxvwkjtrmpd", "jkqvzkwpq", "wordwordwordword", "tenant_id\n", "tenant_id ", "a b", "\u00e9", "", "2fa", "a__b",
     "idempotency_keyea23c42da", "a" * 31 + "0a", "aB" * 12,
 )  # fmt: skip
