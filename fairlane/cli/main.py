@@ -84,7 +84,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="fairlane")
 def command() -> None:
-    """Multi-tenant LLM requests over Kafka: fair, budgeted, explained and billed once."""
+    """Multi-tenant LLM requests over Kafka: fair, priced, explained and billed once."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
