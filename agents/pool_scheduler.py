@@ -6,11 +6,11 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import NamedTuple
 
 from fairlane.agents.acknowledgements import Acknowledgement, when_acknowledged
 from fairlane.agents.config_view import ConfigView
 from fairlane.agents.effects import source_of
+from fairlane.agents.lane_entries import BoundEntry, LaneEntry
 from fairlane.agents.lane_records import LaneRecords
 from fairlane.agents.on_its_way import OnItsWay
 from fairlane.agents.pool_takeover import Inherited
@@ -18,9 +18,9 @@ from fairlane.agents.topic_names import TopicNames
 from fairlane.clock import Clock
 from fairlane.errors import Fatal, Poison, Retry
 from fairlane.policy.slots import SlotGroups
-from fairlane.policy.vtc import Charge, FairQueue, Pick, Waiting
+from fairlane.policy.vtc import FairQueue, Pick, Waiting
 from fairlane.ports import Done, Outgoing, Publisher, Record, TopicPartition
-from fairlane.schemas.base import timestamp_from_ms
+from fairlane.schemas.base import timestamp_from_ms, timestamp_to_ms
 from fairlane.schemas.codec import DecodeError, decode, encode
 from fairlane.schemas.decision import DecisionKind
 from fairlane.schemas.errors import ErrorCode
@@ -36,27 +36,10 @@ _log = get_logger(__name__)
 LEASE_WAIT_S = 0.2
 ENDED_MAX = 50_000
 """Admissions that ended lately, remembered to recognise a lane record written twice."""
+RETURN_MS = 60_000
+"""In this time after a takeover all that waited before it has been read again."""
 EXPIRED_AT_ONCE = 500
 """A backlog that expired together is ended over several ticks, so that other pools and the group are heard."""
-
-
-class _Lane(NamedTuple):
-    """What rides on a waiting request. ``source`` names the record, ``admission`` what the gate made it from: the
-    same if it wrote it twice. A request id that is used again when its answer is forgotten is another admission.
-    """
-
-    record: Record
-    source: bytes
-    ticket: Ticket
-    admission: bytes | None
-    done: Done
-
-
-class _Bound(NamedTuple):
-    """What is remembered of a request that holds a slot."""
-
-    charge: Charge
-    admission: bytes | None
 
 
 class PoolScheduler:
@@ -98,11 +81,12 @@ class PoolScheduler:
         self._suspended = False
         self._lost = False
         self._reported: set[str] = set()
-        self.changed = True
+        self.changed, self._began_ms = True, clock.now_ms()
         for key, group in inherited.in_flight.items():
             self._slots.take(group, key, None)
         if (state := inherited.state) is not None:
-            self._queue.restore(state.counters, state.floor, state.predicted_output)
+            at_ms = timestamp_to_ms(state.event_time)
+            self._queue.restore(state.counters, state.floor, state.predicted_output, at_ms)
 
     def apply(self, view: ConfigView) -> None:
         """Take slots and weights as applied now."""
@@ -137,8 +121,9 @@ class PoolScheduler:
     def left_over(self, taken: Iterable[TopicPartition]) -> list[tuple[Record, Done]]:
         """What waits here of other partitions than ``taken``, in order of arrival."""
         gone = frozenset(taken)
-        lanes = [waiting.payload for waiting in self._queue.all_waiting()]
-        return [(lane.record, lane.done) for lane in lanes if isinstance(lane, _Lane) and lane.record.tp not in gone]
+        entries = [waiting.payload for waiting in self._queue.all_waiting()]
+        kept = [each for each in entries if isinstance(each, LaneEntry) and each.record.tp not in gone]
+        return [(each.record, each.done) for each in kept]
 
     def offer(self, record: Record, done: Done) -> None:
         """Take a lane record. Raises Poison if it was not written by a gate."""
@@ -162,7 +147,7 @@ class PoolScheduler:
             raise Poison("a lane record whose key is not that of the request its ticket names")
         waiting = self._queue.get(key)
         if waiting is not None or key in self._slots or admission in self._ended:
-            if waiting is not None and isinstance(waiting.payload, _Lane):
+            if waiting is not None and isinstance(waiting.payload, LaneEntry):
                 held = waiting.payload.record
                 if (held.tp, held.offset) == (record.tp, record.offset):
                     waiting.payload = waiting.payload._replace(done=done)
@@ -180,7 +165,7 @@ class PoolScheduler:
                 output_limit=ticket.output_limit,
                 arrived_ms=ticket.admitted_ms,
                 deadline_ms=ticket.deadline_ms,
-                payload=_Lane(record, source, ticket, admission, done),
+                payload=LaneEntry(record, source, ticket, admission, done),
             )
         )
 
@@ -201,7 +186,7 @@ class PoolScheduler:
             return
         bound = self._slots.release(key)
         self.changed = True
-        if isinstance(bound, _Bound):
+        if isinstance(bound, BoundEntry):
             self._remember(bound.admission)
             if input_tokens or output_tokens:
                 self._queue.settle(bound.charge, input_tokens, output_tokens)
@@ -243,12 +228,14 @@ class PoolScheduler:
 
     def snapshot(self) -> SchedulerState:
         """Counters for the next owner."""
-        self.changed = False
+        self.changed, now_ms = False, self._clock.now_ms()
+        if now_ms - self._began_ms > RETURN_MS:
+            self._queue.returned()
         counters, floor, predicted = self._queue.snapshot()
         return SchedulerState(
             pool=self.pool,
             epoch=self._inherited.epoch,
-            event_time=timestamp_from_ms(self._clock.now_ms()),
+            event_time=timestamp_from_ms(now_ms),
             counters=counters,
             floor=floor,
             predicted_output=predicted,
@@ -272,7 +259,7 @@ class PoolScheduler:
 
     def _bind(self, pick: Pick, group: int) -> None:
         lane, now_ms = pick.waiting.payload, self._clock.now_ms()
-        assert isinstance(lane, _Lane)
+        assert isinstance(lane, LaneEntry)
         ticket, waited_ms = lane.ticket, max(0, now_ms - lane.ticket.admitted_ms)
         try:
             outgoing = self._dispatch_of(pick, lane, group, waited_ms, now_ms)
@@ -280,7 +267,7 @@ class PoolScheduler:
             self._queue.refund(pick.charge)
             self._give_up(lane.record, lane.source, failure, lambda: lane.done(lane.record))
             return
-        self._slots.take(group, pick.waiting.key, _Bound(pick.charge, lane.admission))
+        self._slots.take(group, pick.waiting.key, BoundEntry(pick.charge, lane.admission))
         self.changed = True
         self._metrics.inc("dispatcher_dispatched_total", pool=self.pool, tenant=ticket.tenant_id)
         self._metrics.observe("dispatcher_queue_seconds", waited_ms / 1000, pool=self.pool, tenant=ticket.tenant_id)
@@ -291,7 +278,7 @@ class PoolScheduler:
 
         self._write(outgoing, lane.source, acknowledged, lambda: self._end_refused(lane))
 
-    def _dispatch_of(self, pick: Pick, lane: _Lane, group: int, waited_ms: int, now_ms: int) -> list[Outgoing]:
+    def _dispatch_of(self, pick: Pick, lane: LaneEntry, group: int, waited_ms: int, now_ms: int) -> list[Outgoing]:
         headers: Headers = (self._dispatch_header(now_ms), (SOURCE, lane.source))
         headers += only(lane.record.headers, TICKET, TRACEPARENT, IDENTITY)
         busy, slots = self._slots.in_flight + 1, self._slots.capacity
@@ -306,14 +293,14 @@ class PoolScheduler:
             self._dispatch = now_ms, made
         return made
 
-    def _end_refused(self, lane: _Lane) -> None:
+    def _end_refused(self, lane: LaneEntry) -> None:
         """The log can never take the record for the worker: with its headers it is too large."""
         if lane.record.key is not None:
             self.ended(lane.record.key, 0, 0)
         self._end_in_lane(lane, Status.FAILED, DecisionKind.REJECTED, ErrorCode.TOO_LARGE, self._clock.now_ms())
 
     def _end_in_lane(self, lane: object, status: Status, kind: DecisionKind, code: ErrorCode, now_ms: int) -> None:
-        assert isinstance(lane, _Lane)
+        assert isinstance(lane, LaneEntry)
         self._remember(lane.admission)
         outgoing = self._records.ended(lane.record, lane.ticket, status, kind, code, now_ms)
         self._write(outgoing, lane.source, lambda: lane.done(lane.record))
@@ -341,7 +328,7 @@ class PoolScheduler:
             if not self._may_write:
                 raise Retry("the lease on the pool is not certain", after=LEASE_WAIT_S)
             waiting = self._queue.get(record.key or b"")
-            if waiting is not None and isinstance(waiting.payload, _Lane) and waiting.payload.source == source:
+            if waiting is not None and isinstance(waiting.payload, LaneEntry) and waiting.payload.source == source:
                 self._queue.remove(waiting.key)
             self._given_up[source] = False
             self._give_up(record, source, failure, lambda: self._given_up.update({source: True}))

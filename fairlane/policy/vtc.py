@@ -94,6 +94,8 @@ class FairQueue:
         self._unsettled: dict[str, int] = {}
         self._weights: Mapping[str, float] = {}
         self._predicted: OrderedDict[str, float] = OrderedDict()
+        self._restored: set[str] = set()
+        self._restored_ms = 0
         self._floor = 0.0
         self._picks = 0
         self._sequence = 0
@@ -129,10 +131,16 @@ class FairQueue:
         return list(self._by_key.values())
 
     def push(self, waiting: Waiting) -> None:
-        """Put a request at the end of its tenant's lane, lifting the tenant if it had none waiting."""
+        """Put a request at the end of its tenant's lane, lifting the tenant if it had none waiting.
+
+        After :meth:`restore` who waits comes in the order of the log, and the first of them is no measure for the
+        others: a tenant whose request is older than the snapshot was waiting then, so it stands where it stood.
+        """
         tenant = waiting.tenant_id
         if self.waiting(tenant) == 0:
-            self._counters[tenant] = max(self.counter(tenant), self._lift_to())
+            if tenant not in self._restored or waiting.arrived_ms > self._restored_ms:
+                self._counters[tenant] = max(self.counter(tenant), self._lift_to())
+            self._restored.discard(tenant)
         lane = self._lanes[waiting.band].setdefault(tenant, _Lane(tenant))
         waiting.own_ahead = len(lane.queue)
         waiting.picks_at_arrival = self._picks
@@ -221,14 +229,19 @@ class FairQueue:
     def snapshot(self) -> tuple[dict[str, float], float, dict[str, float]]:
         """Counters that differ from the floor's effect, the floor, and predictions."""
         floor = self._lift_to()
-        kept = {t: c for t, c in self._counters.items() if c > floor or self.waiting(t)}
+        kept = {t: c for t, c in self._counters.items() if c > floor or self.waiting(t) or t in self._restored}
         return kept, floor, dict(self._predicted)
 
-    def restore(self, counters: Mapping[str, float], floor: float, predicted: Mapping[str, float]) -> None:
-        """Go on from a snapshot; call before anything waits."""
+    def restore(self, counters: Mapping[str, float], floor: float, predicted: Mapping[str, float], at_ms: int) -> None:
+        """Go on from a snapshot of that time; call before anything waits, and :meth:`returned` once that has come."""
         self._counters = dict(counters)
+        self._restored, self._restored_ms = set(counters), at_ms
         self._floor = floor
         self._predicted = OrderedDict(predicted)
+
+    def returned(self) -> None:
+        """Whoever waited at the time of the snapshot is here again or does not come back."""
+        self._restored.clear()
 
     def _charge(self, tenant_id: str, units: float) -> None:
         counter = self.counter(tenant_id) + units / self._weights.get(tenant_id, 1.0)

@@ -171,13 +171,37 @@ def test_a_restored_queue_goes_on_where_the_old_one_stopped() -> None:
     serve(queue, random.Random(3), 4, output=300, until=40)
     heir = FairQueue()
     heir.set_weights({"a": 3.0})
-    heir.restore(*queue.snapshot())
+    heir.restore(*queue.snapshot(), at_ms=0)
     for number in range(50, 60):
         heir.push(waiting("a", number))
         heir.push(waiting("b", number))
         queue.push(waiting("a", number))
         queue.push(waiting("b", number))
     assert [heir.counter(t) for t in "ab"] == [queue.counter(t) for t in "ab"]
+
+
+@given(st.permutations("abcd"))
+def test_a_successor_finds_those_who_wait_where_they_stood_in_whatever_order_it_reads_them(order: list[str]) -> None:
+    stood = {"a": 5_000.0, "b": 300.0, "c": 900.0, "d": 301.0}
+    heir = FairQueue()
+    heir.restore(stood, 300.0, {}, at_ms=100)
+    for tenant in order:
+        # Should it die before it has read all, its own successor still knows where the others stood.
+        assert heir.snapshot()[0] == stood
+        heir.push(waiting(tenant, 100))
+    assert {tenant: heir.counter(tenant) for tenant in "abcd"} == stood
+
+
+def test_who_came_after_the_snapshot_or_comes_back_later_is_lifted_as_ever() -> None:
+    heir = FairQueue()
+    heir.restore({"a": 5_000.0, "b": 300.0, "c": 400.0}, 300.0, {}, at_ms=100)
+    heir.push(waiting("a", 100))
+    heir.push(waiting("b", 101))
+    assert heir.counter("b") == 5_000
+    heir.returned()
+    heir.push(waiting("c", 100))
+    assert heir.counter("c") == 5_000
+    assert heir.snapshot()[0].keys() == {"a", "b", "c"}
 
 
 def test_unsettled_estimates_would_favour_long_answers_and_settling_makes_shares_even() -> None:

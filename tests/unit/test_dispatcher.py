@@ -287,12 +287,13 @@ async def test_a_zombies_records_behind_the_new_epoch_do_not_count(world: World)
         assert "acme/r-0" in ids(bound(world))
 
 
-async def test_the_successor_goes_on_with_the_shares_of_its_predecessor(world: World) -> None:
+@pytest.mark.parametrize("read_first", ["a", "b"])
+async def test_the_successor_goes_on_with_the_shares_of_its_predecessor(world: World, read_first: str) -> None:
     view = config(slots=1, weights={"a": 1, "b": 1})
-    world.log.append(job(world, "waiting", "b"))
+    world.log.append(job(world, "waiting", read_first))
     for number in range(3):
         world.log.append(job(world, f"served-{number}", "a", priority="high"))
-    world.log.append(job(world, "waiting", "a"))
+    world.log.append(job(world, "waiting", "b" if read_first == "a" else "a"))
     async with dispatching(world, view) as feed:
         await feed.step()
         for served in range(2):
