@@ -28,6 +28,9 @@ PREDICTION_KEEP = 0.8
 
 FIRST_PREDICTION = 128
 PREDICTIONS_MAX = 20_000
+DEADLINES_SPARE = 1_000
+"""Deadlines kept of requests that are gone, besides as many as wait: they leave when they come to the head, and one
+that waits long at the head would keep all behind it, with their records."""
 BANDS = ("critical", "high", "normal", "low", "batch")
 
 
@@ -150,6 +153,9 @@ class FairQueue:
         if waiting.deadline_ms is not None:
             self._sequence += 1
             heapq.heappush(self._deadlines, (waiting.deadline_ms, self._sequence, waiting))
+            if len(self._deadlines) > 2 * len(self._by_key) + DEADLINES_SPARE:
+                self._deadlines = [each for each in self._deadlines if not each[2].gone]
+                heapq.heapify(self._deadlines)
         if len(lane.queue) == 1:
             self._offer(waiting.band, lane)
 

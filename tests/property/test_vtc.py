@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlane.policy.vtc import BANDS, FIRST_PREDICTION, Charge, FairQueue, Waiting, service_cost
+from fairlane.policy.vtc import BANDS, DEADLINES_SPARE, FIRST_PREDICTION, Charge, FairQueue, Waiting, service_cost
 
 
 def key(tenant: str, number: int) -> bytes:
@@ -202,6 +202,17 @@ def test_who_came_after_the_snapshot_or_comes_back_later_is_lifted_as_ever() -> 
     heir.push(waiting("c", 100))
     assert heir.counter("c") == 5_000
     assert heir.snapshot()[0].keys() == {"a", "b", "c"}
+
+
+def test_a_request_that_waits_long_keeps_nothing_of_those_that_went_before_it() -> None:
+    queue = FairQueue()
+    queue.push(waiting("patient", 0, band="batch", deadline_ms=1))
+    for number in range(20_000):
+        queue.push(waiting("quick", number, deadline_ms=100_000 + number))
+        assert queue.pick() is not None
+    assert len(queue._deadlines) <= 2 * DEADLINES_SPARE
+    queue.push(waiting("late", 1, deadline_ms=2))
+    assert [each.tenant_id for each in queue.expire(3)] == ["patient", "late"]
 
 
 def test_unsettled_estimates_would_favour_long_answers_and_settling_makes_shares_even() -> None:
