@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from fairlane.agents.acknowledgements import Acknowledgement, when_acknowledged
 from fairlane.agents.config_view import ConfigView
 from fairlane.agents.effects import source_of
+from fairlane.agents.ended_admissions import EndedAdmissions
 from fairlane.agents.lane_entries import BoundEntry, LaneEntry
 from fairlane.agents.lane_records import LaneRecords
 from fairlane.agents.on_its_way import OnItsWay
@@ -34,8 +34,6 @@ from fairlane.telemetry import Metrics, get_logger
 _log = get_logger(__name__)
 
 LEASE_WAIT_S = 0.2
-ENDED_MAX = 50_000
-"""Admissions that ended lately, remembered to recognise a lane record written twice."""
 RETURN_MS = 60_000
 """In this time after a takeover all that waited before it has been read again."""
 EXPIRED_AT_ONCE = 500
@@ -72,7 +70,7 @@ class PoolScheduler:
         self._inherited = inherited
         self._queue = FairQueue()
         self._slots = SlotGroups(inherited.groups)
-        self._ended: OrderedDict[bytes, None] = OrderedDict()
+        self._ended = EndedAdmissions()
         self._dispatch: tuple[int, tuple[str, bytes]] = (-1, (DISPATCH, b""))
         self._pending: set[Acknowledgement] = set()
         self._writing: set[bytes] = set()
@@ -187,7 +185,8 @@ class PoolScheduler:
         bound = self._slots.release(key)
         self.changed = True
         if isinstance(bound, BoundEntry):
-            self._remember(bound.admission)
+            if bound.admission is not None:
+                self._ended.add(bound.admission)
             if input_tokens or output_tokens:
                 self._queue.settle(bound.charge, input_tokens, output_tokens)
             else:
@@ -301,7 +300,8 @@ class PoolScheduler:
 
     def _end_in_lane(self, lane: object, status: Status, kind: DecisionKind, code: ErrorCode, now_ms: int) -> None:
         assert isinstance(lane, LaneEntry)
-        self._remember(lane.admission)
+        if lane.admission is not None:
+            self._ended.add(lane.admission)
         outgoing = self._records.ended(lane.record, lane.ticket, status, kind, code, now_ms)
         self._write(outgoing, lane.source, lambda: lane.done(lane.record))
 
@@ -377,9 +377,3 @@ class PoolScheduler:
                 self._fail(Fatal(f"a write of the dispatcher was not acknowledged: {failure}"))
 
         when_acknowledged(acks, self._pending, acknowledged)
-
-    def _remember(self, admission: bytes | None) -> None:
-        if admission is not None:
-            self._ended[admission] = None
-            if len(self._ended) > ENDED_MAX:
-                self._ended.popitem(last=False)

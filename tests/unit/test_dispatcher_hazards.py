@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -178,23 +179,30 @@ async def test_a_request_id_used_again_when_its_answer_is_forgotten_is_a_new_req
         await eventually(lambda: len(bound(world)) == 2)
 
 
+def next_is_bound(world: World, after: Record) -> bool:
+    return bound(world)[-1].key != after.key
+
+
 async def test_of_admissions_that_ended_only_the_latest_are_remembered(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fairlane.agents.pool_scheduler.ENDED_MAX", 2)
-    lanes = [from_gate(job(world, f"r-{number}"), f"requests/0/{number}") for number in range(3)]
-    async with dispatching(world, config(slots=3)) as feed:
+    monkeypatch.setattr("fairlane.agents.ended_admissions.ENDED_LEAST", 1)
+    lanes = [from_gate(job(world, f"r-{number}"), f"requests/0/{number}") for number in range(4)]
+    async with dispatching(world, config(slots=1)) as feed:
         for lane in lanes:
             world.log.append(lane)
         await feed.step()
-        for record in bound(world):
-            finish(world, record)
-        await feed.settle()
-        for lane in lanes:
+        while len(bound(world)) < 4:
+            under_way = bound(world)[-1]
+            finish(world, under_way)
+            await eventually(partial(next_is_bound, world, under_way))
+        for lane in lanes[:3]:
             world.log.append(lane)
         await feed.step()
-        await eventually(lambda: len(feed.done) == 6)
-        assert ids(bound(world)) == [*(f"acme/r-{number}" for number in range(3)), "acme/r-0"]
+        assert len(feed.done) == 5, "the fourth is under way, the third was recognised, the others wait again"
+        finish(world, bound(world)[-1])
+        await eventually(lambda: len(bound(world)) == 5)
+        assert ids(bound(world)) == [*(f"acme/r-{number}" for number in range(4)), "acme/r-0"]
 
 
 # --- topics that grow -------------------------------------------------------------------------------------
