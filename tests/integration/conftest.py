@@ -7,10 +7,13 @@ answers, else as a native process. It is stopped at the end, and cannot outlive 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import uuid
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
+from fairlane.adapters.kafka_topics import create_topics
 from fairlane.devstack.native import native_clickhouse, native_kafka, native_redis
 from tests.integration import containers
 
@@ -49,3 +52,20 @@ def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         source = native_clickhouse(tmp_path_factory.mktemp("clickhouse"))
     with source as address:
         yield address
+
+
+@pytest.fixture
+async def topic(kafka_bootstrap: str) -> str:
+    """The topic of requests of a prefix of its own."""
+    prefix = f"t{uuid.uuid4().hex}."
+    await create_topics(kafka_bootstrap, prefix)
+    return prefix + "requests"
+
+
+@pytest.fixture
+async def plain(kafka_bootstrap: str) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer that is not ours, without transactions."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka_bootstrap)
+    await producer.start()
+    yield producer
+    await producer.stop()

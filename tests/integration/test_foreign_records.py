@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from fairlane.adapters.kafka_reader import KafkaReader
-from fairlane.adapters.kafka_topics import create_topics
 from fairlane.ports import Record, TopicPartition
 from fairlane.ports.log import Fault
 from fairlane.streams.kafka_consumer import KafkaConsumer
@@ -31,21 +29,6 @@ class RawName(str):
 
     def encode(self, *_: object) -> bytes:
         return BAD
-
-
-@pytest.fixture
-async def topic(kafka_bootstrap: str) -> str:
-    prefix = f"t{uuid.uuid4().hex}."
-    await create_topics(kafka_bootstrap, prefix)
-    return prefix + "requests"
-
-
-@pytest.fixture
-async def producer(kafka_bootstrap: str) -> AsyncIterator[AIOKafkaProducer]:
-    producer = AIOKafkaProducer(bootstrap_servers=kafka_bootstrap)
-    await producer.start()
-    yield producer
-    await producer.stop()
 
 
 async def write(producer: AIOKafkaProducer, topic: str, *names: str) -> None:
@@ -87,11 +70,11 @@ async def followed(bootstrap: str, topic: str) -> list[Record]:
 
 
 async def test_a_header_name_that_is_no_text_stops_no_reader_and_loses_no_record(
-    kafka_bootstrap: str, topic: str, producer: AIOKafkaProducer
+    kafka_bootstrap: str, topic: str, plain: AIOKafkaProducer
 ) -> None:
-    await write(producer, topic, "a", "b", RawName("?"), "c")
-    await write(producer, topic, RawName("?"))
-    await write(producer, topic, "d")
+    await write(plain, topic, "a", "b", RawName("?"), "c")
+    await write(plain, topic, RawName("?"))
+    await write(plain, topic, "d")
     for records in (await consumed(kafka_bootstrap, topic, 6), await followed(kafka_bootstrap, topic)):
         assert [(r.offset, r.value) for r in records] == list(enumerate([b"v0", b"v1", b"v2", b"v3", b"v0", b"v0"]))
         assert [name for r in records for name, _ in r.headers] == [
@@ -101,12 +84,12 @@ async def test_a_header_name_that_is_no_text_stops_no_reader_and_loses_no_record
 
 
 async def test_a_header_name_that_is_no_text_does_not_stop_the_gates_engine(
-    kafka_bootstrap: str, topic: str, producer: AIOKafkaProducer, tmp_path: Path
+    kafka_bootstrap: str, topic: str, plain: AIOKafkaProducer, tmp_path: Path
 ) -> None:
-    await write(producer, topic, "a", RawName("?"), "b")
+    await write(plain, topic, "a", RawName("?"), "b")
     reader, stage, stopping = KafkaReader(kafka_bootstrap), Stage(), asyncio.Event()
     await reader.start()
-    log = Log(kafka_bootstrap, tmp_path, reader, producer, topic)
+    log = Log(kafka_bootstrap, tmp_path, reader, plain, topic)
     running = asyncio.create_task(log.engine(stage).run(stopping))
     await stage.until(lambda: len(stage.delivered) == 3)
     stopping.set()
@@ -127,11 +110,11 @@ async def test_records_in_any_compression_of_the_protocol_are_read(
 
 @pytest.mark.parametrize("codec", CODECS)
 async def test_a_compressed_bomb_becomes_an_unreadable_record_and_what_follows_is_read(
-    kafka_bootstrap: str, topic: str, producer: AIOKafkaProducer, codec: str
+    kafka_bootstrap: str, topic: str, plain: AIOKafkaProducer, codec: str
 ) -> None:
-    await producer.send_and_wait(topic, b"before", partition=0)
-    await send_raw(producer, topic, bomb(codec, 60_000_000), 1)
-    await producer.send_and_wait(topic, b"after", partition=0)
+    await plain.send_and_wait(topic, b"before", partition=0)
+    await send_raw(plain, topic, bomb(codec, 60_000_000), 1)
+    await plain.send_and_wait(topic, b"after", partition=0)
     for records in (await consumed(kafka_bootstrap, topic, 3), await followed(kafka_bootstrap, topic)):
         assert [(r.offset, r.value, r.fault) for r in records] == [
             (0, b"before", None), (1, None, Fault.TOO_LARGE), (2, b"after", None),
@@ -141,14 +124,14 @@ async def test_a_compressed_bomb_becomes_an_unreadable_record_and_what_follows_i
 
 
 async def test_every_record_of_a_bomb_is_answered_for_and_the_engine_reads_on(
-    kafka_bootstrap: str, topic: str, producer: AIOKafkaProducer, tmp_path: Path
+    kafka_bootstrap: str, topic: str, plain: AIOKafkaProducer, tmp_path: Path
 ) -> None:
     payload = b"".join(record(number, bytes(7_000_000)) for number in range(5))
-    await send_raw(producer, topic, batch(compress("zstd", payload), 5, codec=CODECS["zstd"]), 5)
-    await producer.send_and_wait(topic, b"after", partition=0)
+    await send_raw(plain, topic, batch(compress("zstd", payload), 5, codec=CODECS["zstd"]), 5)
+    await plain.send_and_wait(topic, b"after", partition=0)
     reader, stage, stopping = KafkaReader(kafka_bootstrap), Stage(), asyncio.Event()
     await reader.start()
-    running = asyncio.create_task(Log(kafka_bootstrap, tmp_path, reader, producer, topic).engine(stage).run(stopping))
+    running = asyncio.create_task(Log(kafka_bootstrap, tmp_path, reader, plain, topic).engine(stage).run(stopping))
     await stage.until(lambda: len(stage.delivered) == 6)
     stopping.set()
     await running
@@ -158,11 +141,11 @@ async def test_every_record_of_a_bomb_is_answered_for_and_the_engine_reads_on(
 
 
 async def test_a_compressed_batch_with_a_header_name_that_is_no_text_is_read_within_the_bound(
-    kafka_bootstrap: str, topic: str, producer: AIOKafkaProducer
+    kafka_bootstrap: str, topic: str, plain: AIOKafkaProducer
 ) -> None:
     payload = b"".join(record(number, b"v%d" % number, headers=[(BAD, b"x")]) for number in range(3))
-    await send_raw(producer, topic, batch(compress("zstd", payload), 3, codec=CODECS["zstd"]), 3)
-    await send_raw(producer, topic, bomb("zstd", 60_000_000), 1)
+    await send_raw(plain, topic, batch(compress("zstd", payload), 3, codec=CODECS["zstd"]), 3)
+    await send_raw(plain, topic, bomb("zstd", 60_000_000), 1)
     records = await consumed(kafka_bootstrap, topic, 4)
     assert [r.value for r in records] == [b"v0", b"v1", b"v2", None]
 
@@ -179,8 +162,8 @@ async def test_a_compressed_batch_with_a_header_name_that_is_no_text_is_read_wit
     ids=["bad checksum", "too few records", "too few offsets", "damaged compression", "trailing bytes"],
 )
 async def test_the_broker_refuses_a_batch_that_lies_so_that_no_reader_meets_it(
-    topic: str, producer: AIOKafkaProducer, content: bytes
+    topic: str, plain: AIOKafkaProducer, content: bytes
 ) -> None:
     with pytest.raises(KafkaError):
-        await send_raw(producer, topic, content, 1)
-    assert (await producer.send_and_wait(topic, b"after", partition=0)).offset == 0
+        await send_raw(plain, topic, content, 1)
+    assert (await plain.send_and_wait(topic, b"after", partition=0)).offset == 0

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Producer
 
 from fairlane.adapters.kafka_foreign_records import BATCH_BYTES_MAX
 from fairlane.adapters.kafka_reader import KafkaReader
-from fairlane.adapters.kafka_topics import create_topics
 from fairlane.ports import Record
 from fairlane.ports.log import Fault
 from fairlane.streams.kafka_consumer import KafkaConsumer
@@ -22,21 +20,6 @@ from tests.integration.test_faust_engine import Log, Stage
 from tests.integration.test_foreign_records import Listening
 
 WITHIN_S = 20.0
-
-
-@pytest.fixture
-async def topic(kafka_bootstrap: str) -> str:
-    prefix = f"t{uuid.uuid4().hex}."
-    await create_topics(kafka_bootstrap, prefix)
-    return prefix + "requests"
-
-
-@pytest.fixture
-async def plain(kafka_bootstrap: str) -> AsyncIterator[AIOKafkaProducer]:
-    producer = AIOKafkaProducer(bootstrap_servers=kafka_bootstrap)
-    await producer.start()
-    yield producer
-    await producer.stop()
 
 
 def transactional(bootstrap: str, settings: Mapping[str, Any]) -> Producer:
