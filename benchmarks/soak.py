@@ -21,7 +21,7 @@ from benchmarks.drawing import Panel, draw
 from benchmarks.own_stack import BenchStack, bench_settings, own_stack, running_stack
 from benchmarks.report import RESULTS, provenance
 from benchmarks.soak_samples import Sampler
-from benchmarks.soak_verdict import Custody, Growth, Sample, Strain, growths
+from benchmarks.soak_verdict import Custody, Growth, Sample, Strain, growths, unseen
 from fairlane.adapters.kafka_reader import KafkaReader
 from fairlane.errors import Fatal, Retry
 from fairlane.logs import configure_logging
@@ -64,11 +64,13 @@ def command(minutes: float, rate: float | None, seed: int) -> int:
         samples, kills, custody, load = asyncio.run(run())
     # An identity lives for its deadline and then its answer's time, so Redis is full after twice the time to live.
     warm_up_s = max(WARM_UP_SHARE * case.seconds, 2.0 * ttl_s)
-    found = growths([sample for sample in samples if sample.second <= case.seconds], warm_up_s)
+    samples_under_load = [sample for sample in samples if sample.second <= case.seconds]
+    found = growths(samples_under_load, warm_up_s)
     origin += [("warm-up not judged", f"{warm_up_s:g} s"), ("kills", str(len(kills)))]
     _write(samples, kills, found, custody, load, origin)
     strain = Strain(load["offered_per_s"], load["achieved_per_s"], len(_kill_times(case)), len(kills))
-    return _judge(found, [*custody.failures(), *strain.failures()], custody, load, origin)
+    broken = [*custody.failures(), *strain.failures(), *unseen(samples_under_load, case.seconds)]
+    return _judge(found, broken, custody, load, origin)
 
 
 def _capacity() -> float:

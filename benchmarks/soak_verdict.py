@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, groupby
+from itertools import combinations, groupby, pairwise
 from typing import NamedTuple
 
 
@@ -48,6 +48,8 @@ ACHIEVED_SHARE = 0.98
 SAMPLES_LEAST = 8
 SETTLED_AFTER_S = 60.0
 """A process that was just started fills its caches; that is no leak."""
+UNSEEN_MOST_S = 45.0
+"""A process that was killed, and a group that lost a member, can be asked again sooner: a takeover has 20 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,21 @@ def growths(samples: Sequence[Sample], warm_up_s: float) -> list[Growth]:
         allowed = max(tolerance.least, tolerance.share * median) if judged else 0.0
         found.append(Growth(series, of, median, grew, allowed))
     return found
+
+
+def unseen(samples: Sequence[Sample], until_s: float) -> list[str]:
+    """What was not looked at, in words: a series of :data:`TOLERANCES` without any sample, or one with a gap longer
+    than :data:`UNSEEN_MOST_S` up to ``until_s``. What is not seen has not been shown to stand still.
+    """
+    seen: dict[tuple[str, str], list[float]] = {}
+    for sample in samples:
+        seen.setdefault((sample.series, sample.of), []).append(sample.second)
+    said = [f"{series} was never sampled" for series in TOLERANCES if series not in {each for each, _ in seen}]
+    for (series, of), seconds in seen.items():
+        gap, end = max((b - a, b) for a, b in pairwise([*sorted(seconds), until_s]))
+        if gap > UNSEEN_MOST_S:
+            said.append(f"{series} of {of} was not seen for {gap:.0f} s until second {end:.0f}")
+    return said
 
 
 def _lives(samples: Sequence[Sample]) -> list[list[tuple[float, float]]]:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from benchmarks.drawing import Panel, draw
 from benchmarks.soak import command
 from benchmarks.soak_samples import open_handles
-from benchmarks.soak_verdict import TOLERANCES, Custody, Sample, Strain, growths, slope
+from benchmarks.soak_verdict import TOLERANCES, Custody, Sample, Strain, growths, slope, unseen
 
 CUSTODY = Custody(sent=100, answered=100, succeeded=100, duplicates=0, rows=100, distinct_rows=100, lag_at_end=0.0)
 
@@ -58,6 +58,21 @@ def test_what_grows_during_the_warm_up_only_is_not_judged() -> None:
 def test_a_series_that_could_hardly_be_sampled_does_not_hold() -> None:
     (found,) = growths(memory({500: 1.0, 505: 1.0}), 100)
     assert not found.holds
+
+
+def test_what_was_not_looked_at_is_told() -> None:
+    def every(series: str, seconds: range, of: str = "gate-1") -> list[Sample]:
+        return memory(dict.fromkeys(seconds, 80.0), of, series)
+
+    all_series = [sample for series in TOLERANCES for sample in every(series, range(0, 900, 3))]
+    assert unseen(all_series, 900) == []
+    assert unseen([each for each in all_series if each.series != "lag, records"], 900) == [
+        "lag, records was never sampled"
+    ]
+    gone = every("memory, MB", range(0, 300, 3), "gate-2")
+    assert unseen([*all_series, *gone], 900) == ["memory, MB of gate-2 was not seen for 603 s until second 900"]
+    late = every("memory, MB", range(500, 900, 3), "gate-2")
+    assert unseen([*all_series, *gone, *late], 900) == ["memory, MB of gate-2 was not seen for 203 s until second 500"]
 
 
 def test_memory_of_clickhouse_may_grow_up_to_a_ceiling_and_its_handles_and_threads_may_not() -> None:
