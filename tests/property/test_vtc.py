@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -247,3 +248,31 @@ def test_lengths_of_tenants_that_had_no_answer_lately_are_predicted_anew(monkeyp
         "b": FIRST_PREDICTION,
         "c": 500,
     }
+
+
+def test_a_charge_is_at_most_what_the_request_may_use() -> None:
+    queue = FairQueue()
+    queue.push(replace(waiting("a", 1, tokens=10), output_limit=3))
+    pick = queue.pick()
+    assert pick is not None
+    assert pick.charge.units == 10 + 2 * 3
+
+
+def test_who_comes_after_the_last_one_was_cancelled_gets_no_credit() -> None:
+    queue = FairQueue()
+    queue.push(waiting("a", 1))
+    queue.push(waiting("a", 2))
+    assert queue.pick() is not None
+    queue.remove(key("a", 2))
+    queue.push(waiting("b", 3))
+    assert queue.counter("b") == queue.counter("a") > 0
+
+
+def test_who_was_cancelled_ahead_is_not_counted_as_having_gone_before() -> None:
+    queue = FairQueue()
+    queue.push(waiting("a", 1))
+    queue.push(waiting("a", 2))
+    queue.remove(key("a", 1))
+    pick = queue.pick()
+    assert pick is not None
+    assert (pick.own_before, pick.others_before) == (0, 0)
