@@ -33,13 +33,15 @@ class OnePool:
         )  # fmt: skip
         self.scheduler.apply(config(slots=1, weights={"acme": 1, "globex": 1}))
 
-    def offer(self, request_id: str, tenant: str = "acme", *, admission: bytes | None = None) -> Record:
-        """A lane record of now, as the gate would write it."""
-        lane = job(self.world, request_id, tenant)
-        headers = (*lane.headers, (SOURCE, admission or f"test.requests/0/{request_id}".encode()))
-        record = self.world.log.append(replace(lane, headers=headers))
+    def offer(self, record: Record) -> None:
+        """Deliver a lane record."""
         self.scheduler.offer(record, self.done.append)
-        return record
+
+
+def lane_record(world: World, request_id: str, tenant: str = "acme") -> Record:
+    """One of now, as the gate writes it."""
+    lane = job(world, request_id, tenant)
+    return world.log.append(replace(lane, headers=(*lane.headers, (SOURCE, f"requests/0/{request_id}".encode()))))
 
 
 @pytest.fixture
@@ -49,30 +51,34 @@ def world() -> Iterator[World]:
     assert world.fatal == []
 
 
-def taken_over(world: World) -> OnePool:
-    """A pool whose last owner left a snapshot of now: globex had more service than acme."""
-    state = SchedulerState(
+def left_by_the_last_owner(world: World) -> SchedulerState:
+    """A snapshot of now: globex had more service than acme."""
+    return SchedulerState(
         pool="sim", epoch=6, event_time=timestamp_from_ms(world.clock.now_ms()),
         counters={"acme": ACME_OWED, "globex": GLOBEX_OWED}, floor=0.0, predicted_output={},
     )  # fmt: skip
-    return OnePool(world, Inherited(epoch=7, groups=1, state=state))
 
 
-async def test_who_came_after_the_snapshot_is_lifted_and_who_waited_then_stands_where_it_stood(world: World) -> None:
-    pool = taken_over(world)
-    pool.offer("waited-then", "globex")
-    world.clock.advance(1)
-    pool.offer("came-later", "acme")
-    assert pool.scheduler.snapshot().counters == {"acme": GLOBEX_OWED, "globex": GLOBEX_OWED}
-    other = taken_over(world)
-    other.offer("waited-too", "globex")
-    other.offer("as-well", "acme")
-    assert other.scheduler.snapshot().counters == {"acme": ACME_OWED, "globex": GLOBEX_OWED}
+@pytest.mark.parametrize(("acme_came_after_s", "counter"), [(-1, ACME_OWED), (1, GLOBEX_OWED)])
+async def test_who_came_after_the_snapshot_is_lifted_and_who_waited_then_stands_where_it_stood(
+    world: World, acme_came_after_s: int, counter: float
+) -> None:
+    waits = [lane_record(world, "r-1", "globex")]
+    world.clock.advance(2)
+    state = left_by_the_last_owner(world)
+    world.clock.advance(acme_came_after_s)
+    waits.append(lane_record(world, "r-2", "acme"))
+    world.clock.advance(5)
+    pool = OnePool(world, Inherited(epoch=7, groups=1, state=state))
+    for record in waits:
+        pool.offer(record)
+    assert pool.scheduler.snapshot().counters == {"acme": counter, "globex": GLOBEX_OWED}
 
 
 async def test_a_tenant_that_does_not_return_is_forgotten_once_all_had_time_to(world: World) -> None:
-    pool = taken_over(world)
-    pool.offer("waits", "globex")
+    waits = lane_record(world, "r-1", "globex")
+    pool = OnePool(world, Inherited(epoch=7, groups=1, state=left_by_the_last_owner(world)))
+    pool.offer(waits)
     assert pool.scheduler.snapshot().counters["acme"] == ACME_OWED
     world.clock.advance(RETURN_MS / 1000 + 1)
     assert "acme" not in pool.scheduler.snapshot().counters
@@ -82,17 +88,17 @@ async def test_a_request_that_was_ended_in_its_lane_is_not_dispatched_when_the_g
     world: World,
 ) -> None:
     pool = OnePool(world, Inherited(epoch=7, groups=1))
-    pool.offer("r-1")
+    pool.offer(lane_record(world, "r-1"))
     assert pool.scheduler.cancel(b"acme/r-1")
     await pool.scheduler.settled()
-    again = pool.offer("r-1")
-    await pool.scheduler.settled()
+    again = lane_record(world, "r-1")
+    pool.offer(again)
     assert pool.done[-1] == again
     assert not pool.scheduler.waits
 
 
 async def test_a_pool_that_is_being_taken_over_takes_no_cancellation(world: World) -> None:
     pool = OnePool(world, Inherited(epoch=7, groups=1))
-    pool.offer("r-1")
+    pool.offer(lane_record(world, "r-1"))
     pool.scheduler.suspend()
     assert not pool.scheduler.cancel(b"acme/r-1"), "its next owner has to hear of it"
