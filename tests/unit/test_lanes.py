@@ -47,3 +47,13 @@ def test_hands_of_tenants_that_were_not_placed_lately_are_dealt_anew(monkeypatch
     for tenant in ("a", "b", "c", "c", "b", "a"):
         placer.place(tenant)
     assert dealt == ["a", "b", "c", "a"]
+
+
+def test_what_a_flood_placed_is_halved_now_and_then_and_not_forgotten_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairlane.policy.lanes._HALVE_AT", 16)
+    placer = LanePlacer(16)
+    for _ in range(16):
+        placer.place("flood")
+    beside = next(name for name in map(str, range(1000)) if hand(name, 16)[0] in hand("flood", 16)[:1]
+                  and len(set(hand(name, 16)) & set(hand("flood", 16))) == 1)  # fmt: skip
+    assert placer.place(beside) not in hand("flood", 16)

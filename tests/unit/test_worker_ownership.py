@@ -7,13 +7,14 @@ import asyncio
 import pytest
 
 from fairlane.errors import Fatal
-from fairlane.ports import Record
+from fairlane.ports import Completion, ProviderError, Record
 from fairlane.schemas.attempt import Attempt, AttemptStatus
 from fairlane.schemas.codec import decode
 from fairlane.schemas.decision import Decision, DecisionKind
+from fairlane.schemas.errors import ErrorCode
 from fairlane.schemas.result import Status
 from fairlane.schemas.topics import ATTEMPTS
-from tests.unit.worker_doubles import INBOX, NAMES, World, completion
+from tests.unit.worker_doubles import INBOX, NAMES, USAGE, World, completion, failure
 
 
 @pytest.fixture
@@ -87,9 +88,17 @@ async def test_a_result_in_the_log_ends_its_record_without_a_call(world: World) 
     assert world.metric('worker_redelivered_total{outcome="answered",pool="sim"}') == 1
 
 
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (completion(), AttemptStatus.SUCCEEDED),
+        (failure(ErrorCode.PROVIDER_REFUSED, billed=USAGE, usage_estimated=True), AttemptStatus.FAILED),
+    ],
+)
 async def test_the_attempt_behind_a_result_is_told_by_the_successor_if_the_worker_died_before_it_stood_in_the_log(
-    world: World,
+    world: World, outcome: Completion | ProviderError, status: AttemptStatus
 ) -> None:
+    world.answer_with(outcome)
     await world.assign()
     record = world.dispatch()
     await world.run(record)
@@ -100,7 +109,7 @@ async def test_the_attempt_behind_a_result_is_told_by_the_successor_if_the_worke
     await world.assign(note="5")
     await world.run(record)
     (attempt,) = world.attempts()
-    assert (attempt.attempt_id, attempt.status) == (told_before.attempt_id, AttemptStatus.SUCCEEDED)
+    assert (attempt.attempt_id, attempt.status) == (told_before.attempt_id, status)
     assert (attempt.usage, attempt.cost, attempt.model_ms) == (
         told_before.usage,
         told_before.cost,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fairlane.ports import Outgoing, Record
+from fairlane.schemas.base import timestamp_to_ms
 from fairlane.schemas.codec import decode, encode
 from fairlane.schemas.dead_letter import DeadLetter
 from fairlane.schemas.errors import ErrorCode
@@ -52,8 +53,13 @@ async def test_a_dead_letter_names_the_rule_that_was_broken_and_the_field(
 
 async def test_a_job_without_a_ticket_is_answered_by_what_the_job_says_and_frees_its_slot(world: World) -> None:
     await world.assign()
-    await world.run(put(world, encode(job("r-1", world.clock.now_ms())), None))
+    asked = job("r-1", world.clock.now_ms())
+    record = put(world, encode(asked), None)
+    world.clock.advance(5)
+    await world.run(record)
     [result] = world.results()
+    assert result.timings.received_at == asked.received_at
+    assert result.timings.added_ms == world.clock.now_ms() - timestamp_to_ms(asked.received_at)
     assert (result.request_id, result.status, result.idempotency_key) == ("r-1", Status.FAILED, "r-1")
     assert result.error is not None
     assert result.error.code is ErrorCode.INTERNAL
