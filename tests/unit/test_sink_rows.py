@@ -166,6 +166,16 @@ def test_garbage_is_counted_and_skipped_and_takes_no_ones_place() -> None:
     assert b'sink_skipped_total{reason="undecodable",table="requests"} 4.0' in part.metrics.exposition()
 
 
+def test_what_is_only_remembered_was_counted_by_who_took_it() -> None:
+    part = owned(BY_TABLE["requests"])
+    part.metrics = PrometheusMetrics()
+    part.remember([samples.record(None, offset=0, value=b"no JSON", key=b"k"),
+                   samples.record(samples.result("a"), offset=1), samples.record(samples.result("a"), offset=2)])  # fmt: skip
+    assert b"sink_skipped_total{" not in part.metrics.exposition()
+    part.take([samples.record(samples.result("a"), offset=3)], now=0.0)
+    assert b'sink_skipped_total{reason="repeated",table="requests"} 1.0' in part.metrics.exposition()
+
+
 def test_a_record_delivered_again_is_taken_once() -> None:
     part = owned(BY_TABLE["requests"])
     part.take([samples.record(samples.result("a"), offset=0)], now=0.0)
