@@ -169,8 +169,8 @@ def test_garbage_is_counted_and_skipped_and_takes_no_ones_place() -> None:
 def test_what_is_only_remembered_was_counted_by_who_took_it() -> None:
     part = owned(BY_TABLE["requests"])
     part.metrics = PrometheusMetrics()
-    part.remember([samples.record(None, offset=0, value=b"no JSON", key=b"k"),
-                   samples.record(samples.result("a"), offset=1), samples.record(samples.result("a"), offset=2)])  # fmt: skip
+    junk = samples.record(None, offset=0, value=b"no JSON", key=b"k")
+    part.remember([junk, *(samples.record(samples.result("a"), offset=offset) for offset in (1, 2))])
     assert b"sink_skipped_total{" not in part.metrics.exposition()
     part.take([samples.record(samples.result("a"), offset=3)], now=0.0)
     assert b'sink_skipped_total{reason="repeated",table="requests"} 1.0' in part.metrics.exposition()
