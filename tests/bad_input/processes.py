@@ -23,9 +23,10 @@ tenants:
 """
 
 
-PEAK_MB = {"gate": 300.0, "dispatcher": 200.0, "worker": 200.0, "settle": 200.0, "sinks": 250.0}
-"""The most a process of each stage may take, whatever is sent. Idle they have about 80 MB; a batch of each
-partition is unpacked in turn (16 MiB), the gate holds what is under way, the sinks a batch of rows of each table."""
+PEAK_MB = dict.fromkeys(("gate", "dispatcher", "worker", "settle", "sinks"), 200.0)
+"""The most a process of each stage may take, whatever is sent: the contract's first bar. Idle they have about 80 MB;
+a batch of each partition is unpacked in turn (16 MiB), the gate holds what is under way, the sinks a batch of rows of
+each table."""
 
 
 def over_bounds(peaks_mb: Mapping[str, float]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from fairlane.errors import Fatal, Retry
 from tests.chaos.chaos_stack import ChaosStack, eventually
 from tests.chaos.fault import RECOVERY_BOUND_S, Fault, Scene, now
-from tests.chaos.judge import TABLES, Counts, Evidence, judge, settled
+from tests.chaos.judge import TABLES, Counts, Evidence, judge, late_of, settled
 from tests.chaos.load import Load, Sent
 from tests.chaos.log_observer import LogObserver, Seen
 from tests.chaos.probes import Probes
@@ -24,9 +24,11 @@ from tests.chaos.stack_config import MAIN_POOL, NARROW_MODEL, NARROW_POOL, NARRO
 from tests.chaos.takeover import busiest, takeovers, valid_inbox, widest_gap
 
 RATE = 50.0
-FLOOD_RATE = 70.0
-"""Of the narrow pool, which serves about 56 a second."""
-FLOOD_TENANTS = tuple(name for name, weight in WEIGHTS.items() for _ in range(round(weight)))
+FLOOD_RATE = 84.0
+"""Of the narrow pool, which serves about 56 a second: above the share of each tenant, so that all of them wait."""
+FLOOD_TENANTS = (*(name for name, weight in WEIGHTS.items() for _ in range(round(weight))), "acme", "acme")
+"""One asks for three times what its weight says of the others: first come, first served would give it that, and so
+break the bound on the gap within seconds."""
 FLOOD_KINDS = {"good": 1}
 BASELINE_S = 5.0
 LEAD_S = 1.0
@@ -69,6 +71,8 @@ class Experiment:
         self._probes = Probes(stack)
         self._sent: list[Sent] = []
         self._calls_before = 0
+        self._without_late_records: list[str] = []
+        """The runs whose fault stops no process past its lease."""
         self._first: Baseline | None = None
         """Of the first calm time of this stack."""
 
@@ -88,10 +92,14 @@ class Experiment:
             warm_s = now() - ANSWER_S
             self._baseline(load, warm_s - WARM_S, warm_s)
         self._sent += load.sent
+        self._without_late_records.append(load.run)
 
         async def answered() -> bool:
-            # Those of the slow pool as well: their calls would be counted for the first row.
-            return all(self._observer.answered_s(sent.key) for sent in load.sent if sent.fresh or sent.slow)
+            # Those of the slow pool as well: their calls, and what they hold, would be counted for the first row.
+            held = any(usage.held_nano_usd for usage in (await self._stack.usage()).values())
+            return not held and all(
+                self._observer.answered_s(sent.key) for sent in load.sent if sent.fresh or sent.slow
+            )
 
         if not await eventually(answered, SETTLE_BOUND_S):
             raise Fatal("a new stack did not answer its first requests")
@@ -107,7 +115,7 @@ class Experiment:
         """Run one fault; raises Fatal where the stack itself is gone."""
         began, run = time.monotonic(), f"{fault.name}-{uuid.uuid4().hex[:4]}"
         marks, samples_before = self._observer.marks(), len(self._probes.usage)
-        held_before, calls_before = dict(self._observer.held), await self._stack.provider_calls()
+        spent_before, calls_before = dict(self._observer.spent), await self._stack.provider_calls()
         restarts_before = self._stack.restarts()
         scene = Scene(self._stack, self._observer, self._say)
         load, flood = self._load(run), self._load(f"{run}-n", flood=True)
@@ -141,10 +149,14 @@ class Experiment:
                 self._say(f"{fault.name}: step {number} of {len(fault.steps)}: recovered in {recovery_s:.1f} s")
         sent = [*load.sent, *flood.sent]
         self._sent += sent
+        if not fault.late_records:
+            self._without_late_records.append(run)
+        if unknown := load.unacknowledged + flood.unacknowledged:
+            scene.failures.append(f"{unknown} records of the load were not acknowledged: nobody knows of them")
 
         async def evidence() -> Evidence:
             calls = await self._stack.provider_calls() - calls_before
-            return await self._evidence(run, sent, marks, samples_before, held_before, calls)
+            return await self._evidence(run, sent, marks, samples_before, spent_before, calls)
 
         counts = await self._settle(evidence)
         if fault.flooded:
@@ -193,7 +205,8 @@ class Experiment:
         counts = judge(evidence)
         outcome = Outcome("(all of these)", "every record since the start", counts, None, 0.0, 0, None)
         every = Fault("all", "", (), calls_bar=None, success_bar=0.0, late_records=True)
-        outcome.broken = [*missed(every, counts, None), *untested(counts)]
+        late = late_of(evidence, self._without_late_records)
+        outcome.broken = [*missed(every, counts, None), *untested(counts), *late]
         return outcome
 
     def _baseline(self, load: Load, begin_s: float, end_s: float, offered: float = 1.0) -> tuple[Baseline, Baseline]:
@@ -255,7 +268,7 @@ class Experiment:
         return judge(await evidence())
 
     async def _evidence(
-        self, run: str, sent: list[Sent], marks: Mapping[str, int], samples: int, held: Mapping[str, int], calls: int
+        self, run: str, sent: list[Sent], marks: Mapping[str, int], samples: int, spent: Mapping[str, int], calls: int
     ) -> Evidence:
         like = f" WHERE request_id LIKE '{run}-%'" if run else ""
         tables = {
@@ -264,7 +277,7 @@ class Experiment:
         }
         usage = await self._stack.usage()
         return Evidence(
-            run, sent, self._observer.since(marks), held, self._probes.usage[samples:], dict(self._observer.spent),
+            run, sent, self._observer.since(marks), spent, self._probes.usage[samples:], dict(self._observer.spent),
             usage, tables, calls,
         )  # fmt: skip
 

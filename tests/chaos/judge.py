@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fairlane.ports import TenantUsage
@@ -27,14 +27,15 @@ TABLES = {
 class Evidence:
     """What is known of the requests that are judged: those whose id begins with ``run``; empty: all there ever were.
 
-    ``log`` holds at least all that came since the first of them, and so do ``samples``; ``held_before`` are the holds
-    of what was admitted before. ``spent`` and ``usage`` are of the whole life of the stack.
+    ``log`` holds at least all that came since the first of them, and so do ``samples``; ``spent_before`` is what
+    tenants had spent when they were asked, when nothing was held. ``spent`` and ``usage`` are of the whole life of
+    the stack.
     """
 
     run: str
     sent: Sequence[Sent]
     log: Mapping[str, Sequence[Seen]]
-    held_before: Mapping[str, int]
+    spent_before: Mapping[str, int]
     samples: Sequence[UsageSample]
     spent: Mapping[str, int]
     usage: Mapping[str, TenantUsage]
@@ -54,7 +55,8 @@ class Counts:
     raw_duplicates: int = 0
     """Terminal results beyond the first of their request in the log, whether or not they count."""
     over_budget: int = 0
-    """Samples in which a tenant's spent and held were above the holds of all it had asked by then, or its waiting
+    """Samples in which a tenant's spent and held were above what it had spent before and the holds of all it had asked
+    since, or its waiting
     requests above its cap; results that cost more than their hold; and requests that, by the log, were let in when as
     many as the cap allows waited already. There are no budgets in the chain yet."""
     fullest: float = 0.0
@@ -195,7 +197,7 @@ def _money(evidence: Evidence, mine: _Mine, counts: Counts) -> None:
         (asked_at.get(key, 0.0), str(seen.document["tenant_id"]), int(seen.document["hold_nano_usd"]))
         for key, seen in first_lanes.items()
     )
-    allowed = Counter(evidence.held_before)
+    allowed = Counter(evidence.spent_before)
     position = 0
     for sample in sorted(evidence.samples):
         while position < len(growth) and growth[position][0] <= sample.answered_s:
@@ -286,6 +288,23 @@ def _calls(evidence: Evidence, mine: _Mine, counts: Counts) -> None:
 
 def _cost(seen: Seen) -> int:
     return int((seen.document.get("cost") or {}).get("nano_usd", 0))
+
+
+def late_of(evidence: Evidence, runs: Sequence[str]) -> list[str]:
+    """In words the second terminals, and the calls of cancelled requests, of these runs, however late they came."""
+    said = []
+    for run in runs:
+        sent = [each for each in evidence.sent if each.request_id.startswith(run + "-")]
+        part, counts = replace(evidence, run=run, sent=sent), Counts()
+        mine = _Mine(part)
+        _terminals(part, mine, counts)
+        _cancelled(part, mine, counts)
+        if counts.raw_duplicates or counts.cancelled_called:
+            said.append(
+                f"{run}: {counts.raw_duplicates} second terminals and {counts.cancelled_called} calls of cancelled "
+                "requests, which nothing there excuses"
+            )
+    return said
 
 
 def settled(evidence: Evidence) -> bool:

@@ -74,9 +74,6 @@ class LogObserver:
         """By key, in the order of offsets."""
         self.spent: Counter[str] = Counter()
         """By tenant the costs of all first results, in nano-dollars."""
-        self.held: Counter[str] = Counter()
-        """By tenant the holds of all that was ever admitted."""
-        self._admitted: set[str] = set()
 
     async def start(self) -> None:
         """Begin reading. Raises Fatal if a topic is missing."""
@@ -149,9 +146,6 @@ class LogObserver:
             if seen.key not in self.results_of:
                 self.spent[seen.document["tenant_id"]] += seen.document["cost"]["nano_usd"]
             self.results_of[seen.key].append(seen)
-        elif topic.startswith("lanes.") and seen.key not in self._admitted:
-            self._admitted.add(seen.key)
-            self.held[seen.document["tenant_id"]] += seen.document["hold_nano_usd"]
 
 
 def _document(value: bytes | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from fairlane.ports import TenantUsage
 from tests.chaos.experiment import missed, untested
 from tests.chaos.fault import Fault
-from tests.chaos.judge import Counts, Evidence, judge, settled
+from tests.chaos.judge import Counts, Evidence, judge, late_of, settled
 from tests.chaos.load import Sent
 from tests.chaos.log_observer import TOPICS, Seen
 from tests.chaos.probes import UsageSample
@@ -152,7 +152,19 @@ def test_holding_more_than_was_asked_is_over_budget(sound: Evidence) -> None:
     assert wrong(judge(replace(sound, samples=[above]))) == {"over_budget": 1}
     early = sound.samples[0]._replace(began_s=9.0, answered_s=9.9)
     assert wrong(judge(replace(sound, samples=[early]))) == {"over_budget": 1}
-    assert wrong(judge(replace(sound, samples=[above], held_before={"acme": 1}))) == {}
+    assert wrong(judge(replace(sound, samples=[above], spent_before={"acme": 1}))) == {}
+
+
+def test_a_second_terminal_is_excused_by_no_fault_of_another_row(sound: Evidence) -> None:
+    assert late_of(replace(sound, run=""), [RUN]) == []
+    twice = changed(sound, results=[result(0), result(1, "fairlane.inbox.main/0/7")])
+    assert "1 second terminals and 0 calls" in late_of(replace(twice, run=""), [RUN])[0]
+    assert late_of(replace(twice, run=""), ["another-run"]) == []
+
+
+def test_a_call_of_a_cancelled_request_is_excused_by_no_fault_of_another_row(sound: Evidence) -> None:
+    cancelled = changed(sound, results=[result(0, status="cancelled")])
+    assert "0 second terminals and 1 calls" in late_of(replace(cancelled, run=""), [RUN])[0]
 
 
 def test_a_cost_above_its_hold_is_over_budget(sound: Evidence) -> None:

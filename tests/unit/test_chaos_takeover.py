@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
+from tests.chaos.experiment import FLOOD_RATE, FLOOD_TENANTS
+from tests.chaos.load import MAX_TOKENS
 from tests.chaos.log_observer import Seen
+from tests.chaos.stack_config import NARROW_SLOTS
+from tests.chaos.stack_config import WEIGHTS as CHAOS_WEIGHTS
 from tests.chaos.takeover import busiest, takeovers, valid_inbox, widest_gap
 
 POOL = "narrow"
@@ -108,6 +112,48 @@ def test_an_error_in_flight_when_a_tenant_came_counts_and_an_older_one_does_not(
     assert quiet is not None
     # The largest cost counts the error as well, wherever it was.
     assert (gap.bound > quiet.bound + 2 * 2000) is excused
+
+
+SERVED_A_SECOND = 56.0
+
+
+def flood(seconds: float, goes_next: Callable[[list[int], Mapping[int, float]], int]) -> dict[str, list[Seen]]:
+    """The flood of ``make chaos``, served in an order: it is told who waits, by number, and what each tenant got."""
+    tenants = [FLOOD_TENANTS[number % len(FLOOD_TENANTS)] for number in range(round(seconds * FLOOD_RATE))]
+    got = dict.fromkeys(CHAOS_WEIGHTS, 0.0)
+    inbox: list[Seen] = []
+    waiting: list[int] = []
+    came = 0
+    for turn in range(round(seconds * SERVED_A_SECOND)):
+        at_s = (turn + 1) / SERVED_A_SECOND
+        while came < len(tenants) and came / FLOOD_RATE <= at_s:
+            waiting.append(came)
+            came += 1
+        number = goes_next(waiting, {each: got[tenants[each]] for each in waiting})
+        waiting.remove(number)
+        got[tenants[number]] += 1 / CHAOS_WEIGHTS[tenants[number]]
+        inbox.append(dispatch(at_s, turn, tenants[number], number))
+    lanes = [lane(tenant, number, number / FLOOD_RATE) for number, tenant in enumerate(tenants)]
+    results = [ended(seconds, one.key.split("/")[0], int(one.key.split("/")[1]), MAX_TOKENS) for one in inbox]
+    return {"inbox.narrow": inbox, "lanes.narrow": lanes, "results": results, "decisions": []}
+
+
+def test_first_come_first_served_breaks_the_bound_in_the_flood_that_faults_are_made_in() -> None:
+    gap = widest_gap(flood(8.0, lambda waiting, _: waiting[0]), POOL, CHAOS_WEIGHTS, NARROW_SLOTS)
+    assert gap is not None
+    assert gap.width > 3 * gap.bound
+
+
+def test_a_fair_order_of_that_flood_keeps_the_bound_and_all_tenants_wait() -> None:
+    def least_served(waiting: list[int], got: Mapping[int, float]) -> int:
+        return min(waiting, key=lambda each: (got[each], each))
+
+    log = flood(20.0, least_served)
+    gap = widest_gap(log, POOL, CHAOS_WEIGHTS, NARROW_SLOTS)
+    assert gap is not None
+    assert gap.width <= gap.bound
+    dispatched = {one.key for one in log["inbox.narrow"]}
+    assert {one.key.split("/")[0] for one in log["lanes.narrow"] if one.key not in dispatched} == set(CHAOS_WEIGHTS)
 
 
 @pytest.mark.parametrize("order", ["", "aaaa"])
