@@ -8,11 +8,14 @@ from typing import NamedTuple
 
 import pytest
 
-from fairlane.devstack.simulation.facts import Entry, Facts
-from fairlane.devstack.simulation.fairness import unfair_shares
+from fairlane.devstack.simulation.facts import Asked, Entry, Facts
+from fairlane.devstack.simulation.fairness import impossible_charges, unfair_shares
 from fairlane.devstack.simulation.run import plan, simulate
 
 COST = 10
+BODY = {"messages": [], "max_tokens": 1000}
+MOST = 3 + 2 * 1000
+"""What it can be charged."""
 WEIGHTS = {"acme": 1.0, "bolt": 1.0, "core": 1.0}
 
 
@@ -32,19 +35,25 @@ def entry(at_s: float, source: str, made_from: str, key: str, document: object, 
     return Entry(0, at_s, source, made_from, key, document, named, 0, 0, late=False)
 
 
-def judged(calls: Sequence[Call], *, slots: int = 1) -> list[str]:
+def facts_of(calls: Sequence[Call]) -> Facts:
     facts = Facts()
     for number, call in enumerate(calls):
         key, lane = f"{call.tenant}/{number}", f"lanes/0/{number}"
         picked = json.dumps({"epoch": 1, "dispatched_ms": int(call.at_s * 1000)})
         attributes = {"charged_units": str(call.charged)}
-        facts.lanes.append(entry(call.lane_at_s, lane, "", key, {}))
+        request = entry(call.lane_at_s, f"requests/0/{number}", "", key, {"body": BODY})
+        facts.asked.append(Asked(request, key, call.tenant, ""))
+        facts.lanes.append(entry(call.lane_at_s, lane, request.source, key, {}))
         facts.inbox.append(
             entry(call.at_s, f"inbox/0/{number}", lane, key, {"tenant_id": call.tenant}, dispatch=picked)
         )
         facts.decisions.append(entry(call.at_s, "", lane, key, {"kind": "dispatched", "attributes": attributes}))
         facts.results.append(entry(call.at_s + call.took_s, "", "", key, {}, slot=f"sim/0/{COST}/0"))
-    return list(unfair_shares(facts, WEIGHTS, slots))
+    return facts
+
+
+def judged(calls: Sequence[Call], *, slots: int = 1) -> list[str]:
+    return list(unfair_shares(facts_of(calls), WEIGHTS, slots))
 
 
 def served(order: str, begin_s: float = 1.0, *, lane_at_s: float = 0.0) -> list[Call]:
@@ -89,6 +98,19 @@ def test_only_as_many_errors_count_as_there_are_slots() -> None:
     calls = bolt + served("aaaaaaaaa", 3.0, lane_at_s=2.0) + core
     assert judged(calls)
     assert judged(calls, slots=5) == []
+
+
+@pytest.mark.parametrize("charged", [MOST + 1, 1e7, float("inf"), float("nan"), 2, 0, -5])
+def test_a_charge_that_its_request_cannot_have_is_found(charged: float) -> None:
+    assert list(impossible_charges(facts_of([Call("acme", 1.0, charged=charged)])))
+    assert not list(impossible_charges(facts_of([Call("acme", 1.0, charged=least) for least in (3, MOST)])))
+
+
+def test_a_charge_excuses_no_more_than_its_request_can_come_to() -> None:
+    core = [call._replace(lane_at_s=0.2) for call in served("c", 40.0)]
+    waits = served("a" * 250, 3.0, lane_at_s=2.0) + core
+    differed = judged([Call("bolt", 0.1, took_s=0.5, charged=1e7), *waits])
+    assert differed == judged([Call("bolt", 0.1, took_s=0.5, charged=MOST), *waits]) != []
 
 
 def test_the_order_within_a_millisecond_is_not_held_against_anyone() -> None:

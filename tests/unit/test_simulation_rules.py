@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from fairlane.agents import command_intake, gate, gate_outcomes, intake, pool_scheduler, settle, worker, worker_records
+from fairlane.agents import (
+    command_intake,
+    gate,
+    gate_outcomes,
+    intake,
+    lane_records,
+    pool_scheduler,
+    settle,
+    worker,
+    worker_records,
+)
 from fairlane.agents.worker_records import Bill
 from fairlane.devstack.simulation.books import Disturbance
 from fairlane.devstack.simulation.run import live, plan, simulate
@@ -117,6 +127,25 @@ def holds_are(change: Callable[[int, int], tuple[int, int]]) -> Bug:
     return lambda: [(intake, "cost", cost)]
 
 
+def nobody_is_lifted() -> Change:
+    return vtc.FairQueue, "_lift_to", lambda _self: 0.0
+
+
+def charges_are(change: Callable[[float], float]) -> Bug:
+    """The dispatcher says that it charged something else than it did, to excuse that it lifts nobody."""
+    original = lane_records.LaneRecords.bound
+
+    def bound(self: Any, source: bytes, ticket: Any, pick: vtc.Pick, *args: int) -> Any:
+        charge = replace(pick.charge, units=change(pick.charge.units))
+        return original(self, source, ticket, replace(pick, charge=charge), *args)
+
+    return lambda: [nobody_is_lifted(), (lane_records.LaneRecords, "bound", bound)]
+
+
+def predictions_are(tokens: float) -> Bug:
+    return lambda: [nobody_is_lifted(), (vtc.FairQueue, "predicted_output", lambda *_: tokens)]
+
+
 def another_code_in_the_lane() -> Sequence[Change]:
     original = pool_scheduler.PoolScheduler._end_in_lane
 
@@ -146,6 +175,10 @@ BUGS: dict[str, tuple[str, Bug]] = {
     "output not billed": ("price", bills_are(without_output)),
     "hold of half the output": ("price", holds_are(lambda inputs, outputs: (inputs, outputs // 2))),
     "hold of the estimated prompt": ("price", holds_are(lambda inputs, outputs: (inputs // 4, outputs))),
+    "charge told too high": ("charge", charges_are(lambda _units: 1e7)),
+    "charge told above all the output": ("charge", charges_are(lambda units: units + 800)),
+    "charge told without the prompt": ("charge", charges_are(lambda _units: 1.0)),
+    "charge of more output than allowed": ("charge", predictions_are(100_000.0)),
     "wrong code in the lane": ("success", another_code_in_the_lane),
     "wrong code at the gate": ("success", another_code_at_the_gate),
 }
@@ -154,9 +187,13 @@ BUGS: dict[str, tuple[str, Bug]] = {
 @pytest.mark.parametrize("bug", BUGS)
 def test_an_early_seed_finds_a_bug_made_by_hand(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule, changes = BUGS[bug]
-    for target, name, value in changes():
-        monkeypatch.setattr(target, name, value)
-    assert any(rule in rules(simulate(plan(seed), fingerprint=False)) for seed in range(SEEDS))
+    with monkeypatch.context() as patched:
+        for target, name, value in changes():
+            patched.setattr(target, name, value)
+        seeds = (seed for seed in range(SEEDS) if rule in rules(simulate(plan(seed), fingerprint=False)))
+        found = next(seeds, None)
+    assert found is not None
+    assert simulate(plan(found), fingerprint=False).violations == []
 
 
 def test_who_is_killed_with_all_others_is_not_held_to_what_it_did_not_see() -> None:

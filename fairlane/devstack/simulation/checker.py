@@ -18,7 +18,7 @@ from fairlane.devstack.simulation.bills import money_that_does_not_add_up, wrong
 from fairlane.devstack.simulation.books import Books
 from fairlane.devstack.simulation.commit_metadata import finished_beyond
 from fairlane.devstack.simulation.facts import Asked, Entry, Facts, by_source
-from fairlane.devstack.simulation.fairness import idle_slots, unfair_shares
+from fairlane.devstack.simulation.fairness import idle_slots, impossible_charges, unfair_shares
 from fairlane.devstack.simulation.outcomes import wrong_outcomes
 from fairlane.devstack.simulation.waiting import (
     cancels_ignored,
@@ -55,6 +55,7 @@ def check(facts: Facts, books: Books) -> Findings:
         ("cancel", cancels_ignored),
         ("deadline", deadlines_ignored),
         ("priority", priorities_reversed),
+        ("charge", _charges_are_possible),
         ("fairness", _shares_are_fair),
         ("idle", _no_slot_idles),
     ):
@@ -239,6 +240,10 @@ def _tables_are_the_log(facts: Facts, books: Books, _figures: Counter[str]) -> I
         for place, count in wanted.items():
             if found[place] < count:
                 yield f"table {table} lacks {place}"
+
+
+def _charges_are_possible(facts: Facts, _books: Books, _figures: Counter[str]) -> Iterator[str]:
+    return impossible_charges(facts)
 
 
 def _shares_are_fair(facts: Facts, books: Books, _figures: Counter[str]) -> Iterator[str]:

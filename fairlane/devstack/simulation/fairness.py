@@ -27,6 +27,9 @@ and with f and g exchanged from below:
 
 So errors count of calls that ended long before the stretch: who is lifted to what another is charged too much stays
 there until the others have caught up (seed 62247).
+
+What a call was charged is known from the dispatcher alone, who must not excuse itself by it: a charge has to be
+possible for its request, and counts in the bound for no more than that.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from heapq import nlargest
 from itertools import combinations, groupby
 
 from fairlane.devstack.simulation.facts import Entry, Facts, dispatch_of
+from fairlane.devstack.simulation.measures import charge_units
 
 SEEN_S = 0.25
 """After this the dispatcher has certainly seen a record, and has certainly used a slot that became free."""
@@ -77,6 +81,23 @@ def unfair_shares(facts: Facts, weights: Mapping[str, float], slots: int) -> Ite
                 break
 
 
+def impossible_charges(facts: Facts) -> Iterator[str]:
+    """Charges below the estimated prompt, or above it with all the output that the request allows."""
+    lanes = {entry.source: entry for entry in facts.lanes}
+    for decision in facts.decisions:
+        reported = _reported(decision)
+        if reported is None:
+            continue
+        lane = lanes.get(decision.made_from)
+        asked = facts.asked_at.get(lane.made_from) if lane is not None else None
+        if asked is None:
+            yield f"{decision.key} was charged for {decision.made_from}, which nobody asked"
+            continue
+        least, most = charge_units(asked.entry.document["body"])
+        if not least <= reported <= most:
+            yield f"{decision.key} was charged {reported:g} units, and can come to {least} to {most}"
+
+
 def idle_slots(facts: Facts, slots: int) -> Iterator[str]:
     """Dispatches that came long after a slot was free and the request was there."""
     dispatched = {entry.place: entry for entry in facts.dispatches}
@@ -101,16 +122,13 @@ def _calls(facts: Facts, weights: Mapping[str, float]) -> list[_Call]:
     """Every dispatch as it was picked: on their way to the log they may overtake each other."""
     lanes = {entry.source: entry for entry in facts.lanes}
     ended = {entry.key: entry for entry in reversed(facts.results) if "fairlane-slot" in entry.headers}
-    charged = {
-        entry.made_from: float(entry.document["attributes"]["charged_units"])
-        for entry in facts.decisions
-        if entry.document["kind"] == "dispatched" and "charged_units" in entry.document["attributes"]
-    }
+    reported = {entry.made_from: charged for entry in facts.decisions if (charged := _reported(entry)) is not None}
     calls, latest = list[_Call](), dict[str, _Call]()
     for entry in sorted(facts.dispatches, key=_picked_ms):
         tenant, end = entry.document["tenant_id"], ended.get(entry.key)
         units = _used(end) if end is not None else 0.0
-        error = charged.get(entry.made_from, units) - units
+        charged = reported.get(entry.made_from)
+        error = _possible(facts, lanes[entry.made_from], charged) - units if charged is not None else 0.0
         call = _Call(
             tenant,
             lanes[entry.made_from].at_s,
@@ -132,6 +150,19 @@ def _calls(facts: Facts, weights: Mapping[str, float]) -> list[_Call]:
             known_s, seen_s = call.lane_at_s - SEEN_S, call.lane_at_s + SEEN_S
             call.beside_lift = [each for each in earlier if each.ended_s >= known_s and each.at_s <= seen_s]
     return calls
+
+
+def _reported(decision: Entry) -> float | None:
+    """What a dispatcher says that it charged; None if this decision says nothing of that."""
+    document = decision.document
+    units = document["attributes"].get("charged_units") if document["kind"] == "dispatched" else None
+    return None if units is None else float(units)
+
+
+def _possible(facts: Facts, lane: Entry, charged: float) -> float:
+    """A charge, or the nearest that its request may have."""
+    least, most = charge_units(facts.asked_at[lane.made_from].entry.document["body"])
+    return min(most, max(least, charged))
 
 
 def _picked_ms(dispatched: Entry) -> int:
