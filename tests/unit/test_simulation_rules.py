@@ -179,6 +179,8 @@ BUGS: dict[str, tuple[str, Bug]] = {
     "charge told above all the output": ("charge", charges_are(lambda units: units + 800)),
     "charge told without the prompt": ("charge", charges_are(lambda _units: 1.0)),
     "charge of more output than allowed": ("charge", predictions_are(100_000.0)),
+    "hold of ten times the price": ("price", holds_are(lambda inputs, outputs: (10 * inputs, 10 * outputs))),
+    "hold of one token more": ("price", holds_are(lambda inputs, outputs: (inputs + 1, outputs))),
     "wrong code in the lane": ("success", another_code_in_the_lane),
     "wrong code at the gate": ("success", another_code_at_the_gate),
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 from fairlane.devstack.simulation.books import Books, Prices
 from fairlane.devstack.simulation.facts import Facts
+from fairlane.devstack.simulation.measures import prompt_tokens
 
 NOTHING = (0, 0)
 
@@ -32,7 +33,7 @@ def money_that_does_not_add_up(facts: Facts, books: Books, figures: Counter[str]
 
 
 def wrong_prices(facts: Facts, books: Books, _figures: Counter[str]) -> Iterator[str]:
-    """A hold covers the prompt and all the output allowed; a cost is the price of what the provider answered."""
+    """A hold is the price of the prompt and all the output allowed; a cost is that of what the provider answered."""
     holds: dict[str, int] = {}
     for lane in facts.lanes:
         hold = holds[lane.key] = lane.document["hold_nano_usd"]
@@ -40,10 +41,9 @@ def wrong_prices(facts: Facts, books: Books, _figures: Counter[str]) -> Iterator
             yield f"{lane.key} is in a lane and was never asked"
             continue
         body = asked.entry.document["body"]
-        # A token is a byte at least.
-        most = sum(len(message["content"].encode()) for message in body["messages"])
-        if hold < (needed := price(books.prices, most, body["max_tokens"])):
-            yield f"{lane.key} holds {hold}, and may cost {needed}"
+        least, most = (price(books.prices, tokens, body["max_tokens"]) for tokens in prompt_tokens(body))
+        if not least <= hold <= most:
+            yield f"{lane.key} holds {hold}, and may cost {least}, or {most} with what stands around its messages"
     answers: dict[str, set[tuple[int, int]]] = defaultdict(set)
     for call in books.calls:
         answers[call.request].add((call.input_tokens, call.output_tokens))
