@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
+from fairlane.devstack.simulation.books import Disturbance
 from fairlane.devstack.simulation.checker import check
 from fairlane.devstack.simulation.facts import Facts, facts_of
 from fairlane.devstack.simulation.faults import KINDS
@@ -184,6 +185,20 @@ def test_more_in_flight_than_slots_is_found(lived: Lived) -> None:
 
 def test_a_call_without_its_attempt_is_found(lived: Lived) -> None:
     assert "calls" in rules(judged(without(lived.history, on("attempts")), lived))
+
+
+def test_an_attempt_told_twice_is_found_and_forgiven_only_to_one_who_was_stopped(lived: Lived) -> None:
+    assert "attempt" in rules(judged(twice(lived.history, on("attempts")), lived))
+    disturbed = [Disturbance(0.0, "freeze-sending", "worker-0", 3.0)]
+    late = twice(lived.history, on("attempts"), late=True)
+    assert "attempt" not in rules(judged(late, lived, disturbances=disturbed))
+    assert "attempt" in rules(judged(twice(late, on("attempts")), lived, disturbances=disturbed))
+
+
+def test_an_attempt_on_a_call_that_was_never_made_is_found(lived: Lived) -> None:
+    disturbed = [Disturbance(0.0, "crash", "worker-0", 3.0)]
+    broken = judged(lived.history, lived, calls=lived.books.calls[1:], disturbances=disturbed)
+    assert "attempt" in rules(broken)
 
 
 def test_tables_that_differ_from_the_log_are_found(lived: Lived) -> None:

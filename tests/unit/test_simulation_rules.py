@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 
 from fairlane.agents import (
     command_intake,
+    effect_writer,
     gate,
     gate_outcomes,
     intake,
@@ -146,6 +148,33 @@ def predictions_are(tokens: float) -> Bug:
     return lambda: [nobody_is_lifted(), (vtc.FairQueue, "predicted_output", lambda *_: tokens)]
 
 
+def attempts_are(change: Callable[[list[Any]], list[Any]]) -> Bug:
+    original = effect_writer.EffectWriter.write
+
+    async def write(self: Any, effects: Sequence[Any]) -> Any:
+        attempts = [effect for effect in effects if effect.topic.endswith("attempts")]
+        others = [effect for effect in effects if effect not in attempts]
+        return await original(self, [*change(attempts), *others])
+
+    return lambda: [(effect_writer.EffectWriter, "write", write)]
+
+
+def numbered_on(attempts: list[Any]) -> list[Any]:
+    """Each attempt again, as if it were the next one."""
+    again = []
+    for attempt in attempts:
+        document = orjson.loads(attempt.value)
+        number = document["attempt"] + 1
+        name = document["attempt_id"].rsplit("/", 1)[0]
+        value = orjson.dumps(document | {"attempt": number, "attempt_id": f"{name}/{number}"})
+        again.append(replace(attempt, value=value))
+    return [*attempts, *again]
+
+
+def only_calls_made_again_are_told_twice(attempts: list[Any]) -> list[Any]:
+    return attempts * 2 if any(orjson.loads(attempt.value)["attempt"] > 1 for attempt in attempts) else attempts
+
+
 def another_code_in_the_lane() -> Sequence[Change]:
     original = pool_scheduler.PoolScheduler._end_in_lane
 
@@ -181,6 +210,9 @@ BUGS: dict[str, tuple[str, Bug]] = {
     "charge of more output than allowed": ("charge", predictions_are(100_000.0)),
     "hold of ten times the price": ("price", holds_are(lambda inputs, outputs: (10 * inputs, 10 * outputs))),
     "hold of one token more": ("price", holds_are(lambda inputs, outputs: (inputs + 1, outputs))),
+    "attempt told twice": ("attempt", attempts_are(lambda attempts: attempts * 2)),
+    "second attempt told twice": ("attempt", attempts_are(only_calls_made_again_are_told_twice)),
+    "attempt told under two numbers": ("attempt", attempts_are(numbered_on)),
     "wrong code in the lane": ("success", another_code_in_the_lane),
     "wrong code at the gate": ("success", another_code_at_the_gate),
 }

@@ -49,6 +49,7 @@ def check(facts: Facts, books: Books) -> Findings:
         ("commit", _commits_follow_effects),
         ("slots", _slots_are_not_exceeded),
         ("calls", _calls_are_accounted_for),
+        ("attempt", _attempts_are_what_was_called),
         ("tables", _tables_are_the_log),
         ("success", wrong_outcomes),
         ("cap", caps_exceeded),
@@ -220,6 +221,34 @@ def _calls_are_accounted_for(facts: Facts, books: Books, figures: Counter[str]) 
     for key, made in calls.items():
         if made > attempts[key] + late.get(key, 0):
             yield f"{key} was called {made} times, and {attempts[key]} attempts stand in the log"
+
+
+def _attempts_are_what_was_called(facts: Facts, books: Books, _figures: Counter[str]) -> Iterator[str]:
+    """An attempt is told once, and only of a call that was made; where nothing was disturbed, of each just one.
+
+    What is told is that nothing is known of a call (``abandoned``) may be of one that was never made.
+    """
+    lanes = Counter(entry.key for entry in facts.lanes if entry.late)
+    told: dict[str, list[Entry]] = defaultdict(list)
+    for attempt in facts.attempts:
+        told[attempt.document["attempt_id"]].append(attempt)
+    for name, entries in told.items():
+        # One that came late was told by the successor already; a late lane record is called anew, from one on.
+        excused = sum(entry.late for entry in entries) + lanes[entries[0].key]
+        if len(entries) - 1 > excused:
+            yield f"attempt {name} is told {len(entries)} times: " + ", ".join(
+                f"{entry.source} at {entry.at_s:.3f}" for entry in entries
+            )
+    calls = Counter(call.request for call in books.calls)
+    ended = {(e.key, e.made_from, e.document["attempt"]) for e in facts.attempts if e.document["status"] != "abandoned"}
+    for key, attempts in Counter(key for key, _, _ in ended).items():
+        if attempts > calls[key]:
+            yield f"{key} was called {calls[key]} times, and {attempts} attempts on it are told to have ended"
+    if not books.disturbances:
+        for key in calls.keys() | {entry.key for entry in facts.attempts}:
+            attempts = sum(entry.key == key for entry in facts.attempts)
+            if calls[key] != attempts:
+                yield f"nothing was disturbed, and {key} was called {calls[key]} times and told {attempts} times"
 
 
 def _tables_are_the_log(facts: Facts, books: Books, _figures: Counter[str]) -> Iterator[str]:
