@@ -25,7 +25,7 @@ from fairlane.agents.worker_records import Bill
 from fairlane.devstack.simulation.books import Disturbance
 from fairlane.devstack.simulation.run import live, plan, simulate
 from fairlane.devstack.simulation.runner import rules
-from fairlane.policy import admission, pricing, vtc
+from fairlane.policy import admission, pricing, slots, vtc
 from fairlane.policy.pricing import PriceRow
 from fairlane.schemas.errors import ErrorCode, error
 from fairlane.schemas.result import Cost
@@ -175,6 +175,17 @@ def only_calls_made_again_are_told_twice(attempts: list[Any]) -> list[Any]:
     return attempts * 2 if any(orjson.loads(attempt.value)["attempt"] > 1 for attempt in attempts) else attempts
 
 
+def one_group_has_all_slots() -> Sequence[Change]:
+    def free_group(self: slots.SlotGroups) -> int | None:
+        return 0 if self.in_flight < self.capacity else None
+
+    return [(slots.SlotGroups, "free_group", free_group)]
+
+
+def groups_have(capacity: Callable[[int, int], list[int]]) -> Bug:
+    return lambda: [(slots, "split_capacity", capacity)]
+
+
 def another_code_in_the_lane() -> Sequence[Change]:
     original = pool_scheduler.PoolScheduler._end_in_lane
 
@@ -213,6 +224,10 @@ BUGS: dict[str, tuple[str, Bug]] = {
     "attempt told twice": ("attempt", attempts_are(lambda attempts: attempts * 2)),
     "second attempt told twice": ("attempt", attempts_are(only_calls_made_again_are_told_twice)),
     "attempt told under two numbers": ("attempt", attempts_are(numbered_on)),
+    "all slots in one group": ("slots", one_group_has_all_slots),
+    "slots for each group": ("slots", groups_have(lambda slots, groups: [slots] * groups)),
+    "shares rounded up": ("slots", groups_have(lambda slots, groups: [-(-slots // groups)] * groups)),
+    "uneven shares": ("slots", groups_have(lambda slots, groups: [1] * (groups - 1) + [slots - groups + 1])),
     "wrong code in the lane": ("success", another_code_in_the_lane),
     "wrong code at the gate": ("success", another_code_at_the_gate),
 }

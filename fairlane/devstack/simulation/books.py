@@ -35,6 +35,8 @@ class Books:
     tables: Mapping[str, Sequence[Mapping[str, object]]] | None
     """Rows by table; None where no sink ran."""
     slots: int
+    groups: int
+    """Partitions of the inbox: each is a group with its share of the slots."""
     tenants: frozenset[str]
     prices: Prices
     cap: int

@@ -196,18 +196,28 @@ def _without_effect(facts: Facts, done: Mapping[str, Finished]) -> None:
 
 
 def _slots_are_not_exceeded(facts: Facts, books: Books, figures: Counter[str]) -> Iterator[str]:
+    """No group has more in flight than its share of the slots: as even as it goes, the first ones have one more.
+
+    The slots of a pool do not change in these worlds. Where they do, a group that was made smaller is above its
+    share until enough of it has ended, which this rule would have to allow.
+    """
+    share, rest = divmod(books.slots, books.groups)
     dispatched = {entry.place: entry for entry in facts.dispatches}
     ended = {entry.place: entry for entry in facts.results}
-    busy: set[str] = set()
+    busy: dict[str, int] = {}
     for place in sorted({*dispatched, *ended}):
         if place in ended:
-            busy.discard(ended[place].key)
+            busy.pop(ended[place].key, None)
             continue
         entry = dispatched[place]
-        busy.add(entry.key)
+        busy[entry.key] = group = entry.partition
         figures["busiest"] = max(figures["busiest"], len(busy))
-        if len(busy) > books.slots:
-            yield f"{len(busy)} requests were in flight on {books.slots} slots at {entry.at_s:.3f} ({entry.source})"
+        beside, slots = sum(other == group for other in busy.values()), share + (group < rest)
+        if beside > slots:
+            yield (
+                f"{beside} requests were in flight on the {slots} slots of group {group} at {entry.at_s:.3f} "
+                f"({entry.source}), {len(busy)} on all {books.slots}"
+            )
             return
 
 

@@ -22,7 +22,7 @@ from fairlane.devstack.simulation.checker import check
 from fairlane.devstack.simulation.facts import facts_of
 from fairlane.devstack.simulation.faults import Fault, apply, schedule
 from fairlane.devstack.simulation.log_twin import Committed, History
-from fairlane.devstack.simulation.stages import PREFIX
+from fairlane.devstack.simulation.stages import NAMES, PREFIX
 from fairlane.devstack.simulation.virtual_loop import Stuck, VirtualLoop
 from fairlane.devstack.simulation.workload import POOL, PRICES, TENANTS, Arrival, Shape, backlog, mixed
 from fairlane.devstack.simulation.world import World
@@ -148,6 +148,7 @@ async def _live(todo: Plan, loop: VirtualLoop, rng: random.Random) -> Lived:
         calls=outside.calls,
         tables={table.name: outside.tables.named(table) for table in TABLES} if todo.shape.sinks else None,
         slots=todo.shape.slots,
+        groups=world.log.count(NAMES.inbox(POOL)),
         tenants=frozenset(TENANTS),
         prices=PRICES,
         cap=todo.shape.cap,
