@@ -213,6 +213,30 @@ def test_a_run_in_which_nothing_succeeds_is_no_proof(lived: Lived) -> None:
     assert "success" in {violation.split(":")[0] for violation in check(empty, lived.books).violations}
 
 
+@pytest.mark.parametrize(
+    ("target", "at_s", "ahead_s", "excused"),
+    [
+        ("gate-0", 0.0, 200.0, True),
+        ("gate-0", 0.0, 20.0, False),
+        ("gate-0", 0.0, -20.0, False),
+        ("gate-0", 80.0, 200.0, False),
+        ("worker-0", 0.0, 200.0, False),
+    ],
+)
+def test_a_refusal_without_a_reason_is_excused_by_a_gate_whose_clock_was_beyond_the_deadline_and_by_nothing_else(
+    lived: Lived, target: str, at_s: float, ahead_s: float, excused: bool
+) -> None:
+    place = next(place for place, event in enumerate(lived.history) if on("results")(event))
+    event = lived.history[place]
+    assert isinstance(event, Appended)
+    document = orjson.loads(event.record.value or b"")
+    refused = document | {"status": "rejected", "error": {"code": "internal"}}
+    wrong = replace(event, record=replace(event.record, value=orjson.dumps(refused)))
+    history = [*lived.history[:place], wrong, *lived.history[place + 1 :]]
+    disturbed = [Disturbance(at_s, "clock", target, ahead_s)]
+    assert ("success" not in rules(judged(history, lived, disturbances=disturbed))) is excused
+
+
 def test_figures_of_many_seeds_add_up() -> None:
     total = sum((simulate(plan(seed)).figures for seed in range(3)), Counter[str]())
     assert total["good_succeeded"] <= total["good"] <= total["requests"]

@@ -60,6 +60,14 @@ class Books:
         """How far the fastest clock of a process was ever ahead."""
         return max(0.0, *(fault.amount for fault in self.disturbances if fault.kind == "clock"), 0.0)
 
+    def gate_clocks(self, until_s: float) -> Sequence[float]:
+        """How far clocks of gates had been set off until then."""
+        return [
+            fault.amount
+            for fault in self.disturbances
+            if fault.kind == "clock" and fault.target.startswith("gate") and fault.at_s <= until_s
+        ]
+
     def behind_s(self, process: str) -> float:
         """How far the clock of this process was ever behind."""
         steps = (fault.amount for fault in self.disturbances if fault.kind == "clock" and fault.target == process)

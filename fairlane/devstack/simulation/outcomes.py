@@ -102,8 +102,7 @@ class _Causes:
             case "idempotency_mismatch":
                 caused = self._key_has_another_body(name)
             case "internal" if status == "rejected":
-                # A gate whose clock is off finds expired what another one accepts, and the store remembers that.
-                caused = any(fault.kind == "clock" for fault in self._books.disturbances)
+                caused = self._gates_disagreed(name, winner)
             case _:
                 caused = self._provider_failed(name, code)
         return "" if caused else "nothing in its world caused that"
@@ -127,6 +126,16 @@ class _Causes:
             and asked.body != mine.body
             for asked in self._facts.asked
         )
+
+    def _gates_disagreed(self, name: str, winner: Entry) -> bool:
+        """Whether a gate may have found expired what another one, or itself later, did not.
+
+        The store remembers that it was refused, and who would have accepted it can only say so. It takes a gate
+        whose clock was off by then, and a deadline that had passed by the clock of one of them.
+        """
+        clocks = self._books.gate_clocks(winner.at_s)
+        first_s = min(deadline_s(asked) for asked in self._asked_of[name])
+        return bool(clocks) and winner.at_s + max(0.0, *clocks) + ROUNDED_S >= first_s
 
     def _provider_failed(self, name: str, code: str) -> bool:
         begun = [call.at_s for call in self._books.calls if call.request == name]
