@@ -298,7 +298,6 @@ class Dispatcher:
         while True:
             await asyncio.sleep(TICK_S)
             for scheduler in self._pools.values():
-                scheduler.expire()
                 self._pump(scheduler)
             if self._clock.monotonic() >= snapshot_at:
                 snapshot_at = self._clock.monotonic() + SNAPSHOT_S

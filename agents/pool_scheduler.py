@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 
 from fairlane.agents.acknowledgements import Acknowledgement, when_acknowledged
 from fairlane.agents.config_view import ConfigView
@@ -168,10 +167,15 @@ class PoolScheduler:
         )
 
     def pump(self) -> None:
-        """Bind waiting records to free slots until one of both runs out, or too much is on its way."""
+        """Bind waiting records to free slots until one of both runs out, or too much is on its way.
+
+        What was cancelled or is past its deadline by now is ended before: none of it may go.
+        """
         if not self._may_write:
             return
         self._end_cancelled()
+        if self._end_expired():
+            return
         while len(self._queue) and not self._on_its_way.full() and (group := self._slots.free_group()) is not None:
             pick = self._queue.pick()
             if pick is None:
@@ -191,18 +195,6 @@ class PoolScheduler:
                 self._queue.settle(bound.charge, input_tokens, output_tokens)
             else:
                 self._queue.refund(bound.charge)
-
-    def expire(self) -> None:
-        """End waiting requests whose deadline has passed, some of them at a time."""
-        now_ms = self._clock.now_ms()
-        if not self._may_write or self._on_its_way.full():
-            return
-        for waiting in islice(self._queue.expire(now_ms), EXPIRED_AT_ONCE):
-            self._metrics.inc("dispatcher_expired_total", pool=self.pool, tenant=waiting.tenant_id)
-            kind = DecisionKind.EXPIRED
-            self._end_in_lane(waiting.payload, Status.EXPIRED, kind, ErrorCode.DEADLINE_EXCEEDED, now_ms)
-            if self._on_its_way.full():
-                return
 
     def cancel(self, key: bytes) -> bool:
         """End a waiting request by command, as soon as the lease is certain; False if it does not wait here."""
@@ -224,6 +216,19 @@ class PoolScheduler:
             if waiting is not None:
                 kind = DecisionKind.CANCELLED
                 self._end_in_lane(waiting.payload, Status.CANCELLED, kind, ErrorCode.CANCELLED, now_ms)
+
+    def _end_expired(self) -> bool:
+        """Whether there may be more of them than are ended at once."""
+        now_ms = self._clock.now_ms()
+        if self._on_its_way.full():
+            return True
+        for ended, waiting in enumerate(self._queue.expire(now_ms), 1):
+            self._metrics.inc("dispatcher_expired_total", pool=self.pool, tenant=waiting.tenant_id)
+            kind = DecisionKind.EXPIRED
+            self._end_in_lane(waiting.payload, Status.EXPIRED, kind, ErrorCode.DEADLINE_EXCEEDED, now_ms)
+            if ended >= EXPIRED_AT_ONCE or self._on_its_way.full():
+                return True
+        return False
 
     def snapshot(self) -> SchedulerState:
         """Counters for the next owner."""

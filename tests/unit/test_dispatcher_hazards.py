@@ -300,21 +300,6 @@ async def test_a_backlog_that_expired_at_once_is_ended_in_steps_that_fit_the_pub
         assert Counter(result["status"] for result in world.values(NAMES.results)) == {"expired": 300}
 
 
-async def test_of_a_backlog_that_expired_together_a_turn_ends_only_a_part_so_that_others_are_heard(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fairlane.agents.pool_scheduler.EXPIRED_AT_ONCE", 4)
-    async with dispatching(world, config(slots=1)) as feed:
-        world.log.append(job(world, "busy"))
-        for number in range(6):
-            world.log.append(job(world, f"r-{number}", timeout_ms=10))
-        await feed.step()
-        world.clock.advance(1)
-        await eventually(lambda: bool(world.values(NAMES.results)))
-        assert len(world.values(NAMES.results)) == 4
-        await eventually(lambda: len(world.values(NAMES.results)) == 6)
-
-
 async def test_many_free_slots_are_filled_in_steps_that_fit_the_publishers_buffer(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,3 +102,32 @@ async def test_a_pool_that_is_being_taken_over_takes_no_cancellation(world: Worl
     pool.offer(lane_record(world, "r-1"))
     pool.scheduler.suspend()
     assert not pool.scheduler.cancel(b"acme/r-1"), "its next owner has to hear of it"
+
+
+async def test_a_request_that_comes_into_its_lane_after_its_deadline_is_ended_there_and_not_dispatched(
+    world: World,
+) -> None:
+    pool = OnePool(world, Inherited(epoch=7, groups=1))
+    late = lane_record(world, "r-1")
+    world.clock.advance(61)
+    pool.offer(late)
+    pool.scheduler.pump()
+    await pool.scheduler.settled()
+    assert [result["status"] for result in world.values(NAMES.results)] == ["expired"]
+    assert pool.done == [late]
+    assert pool.scheduler.under_way == 0
+
+
+async def test_of_a_backlog_that_expired_together_a_turn_ends_only_a_part_so_that_others_are_heard(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairlane.agents.pool_scheduler.EXPIRED_AT_ONCE", 4)
+    pool = OnePool(world, Inherited(epoch=7, groups=1))
+    for number in range(6):
+        pool.offer(lane_record(world, f"r-{number}"))
+    world.clock.advance(61)
+    for ended in (4, 6):
+        pool.scheduler.pump()
+        await pool.scheduler.settled()
+        assert [result["status"] for result in world.values(NAMES.results)] == ["expired"] * ended
+        assert pool.scheduler.under_way == 0

@@ -148,18 +148,24 @@ class _Causes:
     def _was_full(self, winner: Entry) -> bool:
         """Whether so many requests of the tenant were in the store as it may have waiting.
 
-        Counted are those in lanes that were asked before the refusal and were not known to be settled
-        when the refused one was asked.
+        Counted are those that were asked before the refusal and were not known to be settled when the refused one was
+        asked: if they came into lanes, and where anything went wrong also if not. The store hears of a request before
+        its lane does, and what it heard stands although the gate died in between.
         """
         refused = self._facts.asked_at.get(winner.made_from)
         if refused is None:
             return False
+        in_lanes = {lane.key for lane in self._facts.lanes}
         waiting = set[str]()
-        for lane in self._facts.lanes:
-            if lane.document["tenant_id"] == refused.tenant and (asked := self._facts.asked_at.get(lane.made_from)):
-                booked = self._booked_at(self._facts.winners.get(lane.key))
-                if asked.entry.place < winner.place and booked > refused.entry.place:
-                    waiting.add(lane.key)
+        for name, asked_of in self._asked_of.items():
+            if name not in in_lanes and not self._books.disturbances:
+                continue
+            booked = self._booked_at(self._facts.winners.get(name))
+            for asked in asked_of:
+                admissible = asked.tenant == refused.tenant and not _refusal(asked, self._books)
+                if admissible and asked.entry.place < winner.place and booked > refused.entry.place:
+                    waiting.add(name)
+        waiting.discard(winner.key)
         return len(waiting) >= self._books.cap
 
     def _booked_at(self, winner: Entry | None) -> float:
