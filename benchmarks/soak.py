@@ -42,7 +42,7 @@ STAGE_POOLS = ["bench", "flooded"]
 @click.option("--rate", type=float, help=f"Requests per second.  [default: {SHARE:.0%} of what bench.csv says is held]")
 @click.option("--seed", default=1, show_default=True, help="Which stages are killed, in which order.")
 def command(minutes: float, rate: float | None, seed: int) -> int:
-    """Load the chain, kill a stage every 30 s, and judge memory, handles, Redis keys, lag and custody."""
+    """Load the chain, kill a stage every 30 s, and judge memory, handles, threads, Redis, lag and custody."""
     configure_logging("soak", "soak", "error")
     case = Case("soak", rate or SHARE * _capacity(), minutes * 60)
     # Answers are kept for a day by default, and Redis grows until the first of them are a day old. Here they are

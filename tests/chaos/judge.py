@@ -55,10 +55,9 @@ class Counts:
     raw_duplicates: int = 0
     """Terminal results beyond the first of their request in the log, whether or not they count."""
     over_budget: int = 0
-    """Samples in which a tenant's spent and held were above what it had spent before and the holds of all it had asked
-    since, or its waiting
-    requests above its cap; results that cost more than their hold; and requests that, by the log, were let in when as
-    many as the cap allows waited already. There are no budgets in the chain yet."""
+    """Samples in which a tenant's spent and held were above what it had spent before and the holds of all it asked
+    since, or its waiting requests above its cap; results that cost more than their hold; and requests that, by the
+    log, were let in when as many as the cap allows waited already. There are no budgets in the chain yet."""
     fullest: float = 0.0
     """The most that waited of a tenant's requests at once by the log, as a share of its cap. Below 1 the cap was not
     reached, and nobody could have been over it."""
