@@ -156,6 +156,7 @@ class Dispatcher:
             # The topic got more partitions. Nothing may be written under the old epoch any more.
             before.suspend()
             await before.settled()
+            await before.check_inbox(self._reader)
         inherited = await self._inherit(pool, restored)
         if before is not None:
             inherited.state = before.snapshot()
@@ -212,6 +213,7 @@ class Dispatcher:
             ("results", self._follow(results, starts[results], self._on_result, gathers=True)),
             ("commands", self._follow(commands, starts[commands], self._on_command)),
             ("ticks", self._tick()),
+            ("inboxes", self._watch_inboxes()),
             ("marks", self._marks.run()),
         ):
             task = asyncio.create_task(work, name=f"dispatcher-{name}")
@@ -292,6 +294,16 @@ class Dispatcher:
 
     async def _on_command(self, record: Record) -> None:
         await self._commands.take(record, self._pools.values(), speaks=self._speaks())
+
+    async def _watch_inboxes(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            for scheduler in list(self._pools.values()):
+                try:
+                    await scheduler.check_inbox(self._reader)
+                except Retry as failure:
+                    _log.warning("inbox_not_checked", pool=scheduler.pool, error=str(failure))
+                    await asyncio.sleep(failure.after)
 
     async def _tick(self) -> None:
         snapshot_at = self._clock.monotonic() + SNAPSHOT_S

@@ -7,7 +7,7 @@ that are missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import NamedTuple
 
 from fairlane.ports import LogReader, Record, Restored, TopicPartition
@@ -25,16 +25,29 @@ class Effect(NamedTuple):
     key: bytes | None
 
 
-async def first_timestamp(reader: LogReader, restored: Mapping[TopicPartition, Restored]) -> int | None:
-    """Milliseconds of the oldest record to be delivered of these partitions; None if there is none."""
+async def first_timestamp(
+    reader: LogReader, restored: Mapping[TopicPartition, Restored], *, committed_only: bool = False
+) -> int | None:
+    """Milliseconds of the oldest record to be delivered of these partitions; None if there is none.
+
+    ``committed_only`` is as for the delivery: what was aborted is not delivered, however long it has been there.
+    """
     oldest: int | None = None
     for partition, state in restored.items():
         if state.offset >= state.end:
             continue
-        starts, ends = {partition.partition: state.offset}, {partition.partition: state.offset + 1}
-        async for batch in reader.read(partition.topic, starts, ends):
-            for record in batch:
-                oldest = record.timestamp_ms if oldest is None else min(oldest, record.timestamp_ms)
+        # Not only the record at the position: there may be a gap, such as the marker that ended a transaction.
+        starts, ends = {partition.partition: state.offset}, {partition.partition: state.end}
+        batches = reader.read(partition.topic, starts, ends, committed_only=committed_only)
+        try:
+            async for batch in batches:
+                if batch:
+                    first = batch[0].timestamp_ms
+                    oldest = first if oldest is None else min(oldest, first)
+                    break
+        finally:
+            if isinstance(batches, AsyncGenerator):
+                await batches.aclose()
     return oldest
 
 
@@ -57,6 +70,12 @@ async def effects_since(
 def source_of(record: Record) -> bytes:
     """The source that effects of this record name: ``topic/partition/offset``."""
     return f"{record.topic}/{record.partition}/{record.offset}".encode()
+
+
+def place_of(source: bytes) -> tuple[bytes, int]:
+    """The prefix and the offset of a source; the offset is -1 where it is none that a stage writes."""
+    prefix, slash, offset = source.rpartition(b"/")
+    return prefix + slash, int(offset) if offset.isdigit() else -1
 
 
 def source_prefix(partition: TopicPartition) -> bytes:

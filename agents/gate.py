@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fairlane.agents.acknowledgements import Acknowledgement, when_acknowledged
 from fairlane.agents.config_view import ConfigView
-from fairlane.agents.effects import Effect, effects_since, first_timestamp, source_of, source_prefix
+from fairlane.agents.effects import Effect, effects_since, first_timestamp, place_of, source_of, source_prefix
 from fairlane.agents.gate_outcomes import Answering, GateOutcomes, queue_full
 from fairlane.agents.intake import Accepted, IntakeLimits, Refused, examine
 from fairlane.agents.on_its_way import OnItsWay
@@ -97,14 +97,17 @@ class Gate:
         """Find what predecessors wrote for records that are about to come again."""
         # Partitions that went and came back: what this very process has on its way is a predecessor's too.
         await self.drain()
-        since = await first_timestamp(self._reader, partitions)
+        since = await first_timestamp(self._reader, partitions, committed_only=True)
         if since is None:
             return
         names = self._names
         topics = [names.results, names.dead_letters, names.decisions, *await self._lanes_there_are()]
-        prefixes = tuple(source_prefix(partition) for partition in partitions)
-        for effect in await effects_since(self._reader, topics, since, prefixes):
-            self._effects.setdefault(effect.source, set()).add(effect)
+        offsets = {source_prefix(partition): restored.offset for partition, restored in partitions.items()}
+        for effect in await effects_since(self._reader, topics, since, tuple(offsets)):
+            prefix, offset = place_of(effect.source)
+            # What is finished does not come again, and would be kept for as long as the partition is.
+            if offset >= offsets.get(prefix, 0):
+                self._effects.setdefault(effect.source, set()).add(effect)
         for partition, restored in partitions.items():
             self._inherited[partition] = restored.end
         _log.info("gate_takeover", partitions=len(partitions), count=len(self._effects))

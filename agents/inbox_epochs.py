@@ -9,6 +9,34 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
+from fairlane.ports import Record
+from fairlane.schemas.codec import DecodeError, decode
+from fairlane.schemas.headers import DISPATCH, header
+from fairlane.schemas.job import Dispatch
+from fairlane.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+EPOCH_AHEAD_MS = 366 * 86_400_000
+"""Epochs are milliseconds. One that is further ahead of its record than any clock was written by nobody of us: every
+later one would have to be higher still."""
+
+
+def dispatch_of(record: Record) -> Dispatch | None:
+    """The dispatcher's header of an inbox record; None where there is none that a dispatcher can have written."""
+    raw = header(record.headers, DISPATCH)
+    if raw is None:
+        return None
+    try:
+        dispatch = decode(Dispatch, raw)
+    except DecodeError as failure:
+        _log.warning("dispatch_header_unreadable", partition=record.partition, offset=record.offset, error=str(failure))
+        return None
+    if dispatch.epoch > record.timestamp_ms + EPOCH_AHEAD_MS:
+        _log.warning("dispatch_epoch_impossible", partition=record.partition, offset=record.offset)
+        return None
+    return dispatch
+
 
 class EpochFence:
     """The epochs of one inbox partition. ``base`` is the highest epoch before everything that is read."""

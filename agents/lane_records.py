@@ -15,7 +15,7 @@ from fairlane.schemas.codec import DecodeError, decode
 from fairlane.schemas.dead_letter import DeadLetter
 from fairlane.schemas.decision import Decision, DecisionKind, Reason
 from fairlane.schemas.errors import ErrorCode, error
-from fairlane.schemas.headers import IDENTITY, TRACEPARENT, header, only
+from fairlane.schemas.headers import IDENTITY, only, traceparent_of
 from fairlane.schemas.job import Job, Ticket
 from fairlane.schemas.result import Status
 
@@ -71,7 +71,7 @@ class LaneRecords:
         detail = error(code, f"{status.value} {message}", field=field)
         result = lane_result(job, ticket, self._pool, status, detail, now_ms)
         reason, ids = Reason(code=code.value, message=message), (ticket.tenant_id, ticket.request_id)
-        traceparent = header(record.headers, TRACEPARENT)
+        traceparent = traceparent_of(record.headers)
         return [
             self._decision(source, kind, ids, reason, {"waited_ms": str(waited_ms)}, now_ms, ticket.trace_id),
             self._public.result(result, source, traceparent=traceparent, extra=only(record.headers, IDENTITY)),

@@ -15,7 +15,7 @@ from fairlane.schemas.base import timestamp_from_ms, timestamp_to_ms
 from fairlane.schemas.codec import DecodeError, decode
 from fairlane.schemas.dead_letter import DeadLetter
 from fairlane.schemas.errors import ErrorCode, ErrorDetail, error
-from fairlane.schemas.headers import IDENTITY, TICKET, TRACEPARENT, Headers, header, only, trace_id
+from fairlane.schemas.headers import IDENTITY, TICKET, Headers, header, only, traceparent_of
 from fairlane.schemas.job import Job, Ticket
 from fairlane.schemas.request_codec import readable_parts
 from fairlane.schemas.result import Result, Status, Timings
@@ -43,11 +43,10 @@ class PoisonTerminals:
         """As a record; a result also has the headers ``extra``."""
         if isinstance(terminal, DeadLetter):
             return self._public.dead_letter(terminal, source_of(record))
-        traceparent = header(record.headers, TRACEPARENT)
         return self._public.result(
             terminal,
             source_of(record),
-            traceparent=traceparent if trace_id(traceparent) is not None else None,
+            traceparent=traceparent_of(record.headers),
             extra=(*extra, *only(record.headers, IDENTITY)),
         )
 

@@ -9,6 +9,7 @@ from fairlane.agents.acknowledgements import Acknowledgement, when_acknowledged
 from fairlane.agents.config_view import ConfigView
 from fairlane.agents.effects import source_of
 from fairlane.agents.ended_admissions import EndedAdmissions
+from fairlane.agents.inbox_watch import InboxWatch
 from fairlane.agents.lane_entries import BoundEntry, LaneEntry
 from fairlane.agents.lane_records import LaneRecords
 from fairlane.agents.on_its_way import OnItsWay
@@ -18,7 +19,7 @@ from fairlane.clock import Clock
 from fairlane.errors import Fatal, Poison, Retry
 from fairlane.policy.slots import SlotGroups
 from fairlane.policy.vtc import FairQueue, Pick, Waiting
-from fairlane.ports import Done, Outgoing, Publisher, Record, TopicPartition
+from fairlane.ports import Done, LogReader, Outgoing, Publisher, Record, TopicPartition
 from fairlane.schemas.base import timestamp_from_ms, timestamp_to_ms
 from fairlane.schemas.codec import DecodeError, decode, encode
 from fairlane.schemas.decision import DecisionKind
@@ -57,7 +58,7 @@ class PoolScheduler:
         fail: Callable[[BaseException], None],
     ) -> None:
         self.pool = pool
-        self._inbox = names.inbox(pool)
+        self._inbox, self._results = names.inbox(pool), names.results
         self._publisher = publisher
         self._records = LaneRecords(names, pool)
         self._clock = clock
@@ -70,6 +71,7 @@ class PoolScheduler:
         self._queue = FairQueue()
         self._slots = SlotGroups(inherited.groups)
         self._ended = EndedAdmissions()
+        self._watch = InboxWatch(self._inbox, inherited.epoch, inherited.markers)
         self._dispatch: tuple[int, tuple[str, bytes]] = (-1, (DISPATCH, b""))
         self._pending: set[Acknowledgement] = set()
         self._writing: set[bytes] = set()
@@ -114,6 +116,7 @@ class PoolScheduler:
     def lose(self) -> None:
         """Another owns the lanes. An acknowledgement that comes now finishes nothing: it may be void there."""
         self._lost = True
+        self._watch.close()
 
     def left_over(self, taken: Iterable[TopicPartition]) -> list[tuple[Record, Done]]:
         """What waits here of other partitions than ``taken``, in order of arrival."""
@@ -125,8 +128,8 @@ class PoolScheduler:
     def offer(self, record: Record, done: Done) -> None:
         """Take a lane record. Raises Poison if it was not written by a gate."""
         source = source_of(record)
-        if source in self._writing:
-            # Given back by the engine while it is on its way: the acknowledgement finishes it.
+        if source in self._writing or source in self._watch:
+            # Given back by the engine while it is on its way, or not known to count: that finishes it.
             return
         if source in self._inherited.handled:
             self._inherited.handled.discard(source)
@@ -211,7 +214,7 @@ class PoolScheduler:
 
     def _end_cancelled(self) -> None:
         now_ms = self._clock.now_ms()
-        while self._cancelling:
+        while self._cancelling and not self._on_its_way.full():
             waiting = self._queue.remove(self._cancelling.popitem()[0])
             if waiting is not None:
                 kind = DecisionKind.CANCELLED
@@ -255,6 +258,10 @@ class PoolScheduler:
         for tenant, records in waiting.items():
             self._metrics.set("dispatcher_waiting_records", records, pool=self.pool, tenant=tenant)
         self._reported = set(waiting)
+
+    async def check_inbox(self, reader: LogReader) -> None:
+        """Finish dispatches that had to wait until it is known that they count. Raises Retry or Fatal."""
+        await self._watch.check(reader)
 
     async def settled(self) -> None:
         """Wait for the acknowledgements of everything written."""
@@ -308,7 +315,11 @@ class PoolScheduler:
         if lane.admission is not None:
             self._ended.add(lane.admission)
         outgoing = self._records.ended(lane.record, lane.ticket, status, kind, code, now_ms)
-        self._write(outgoing, lane.source, lambda: lane.done(lane.record))
+
+        def finish() -> None:
+            lane.done(lane.record)
+
+        self._write(outgoing, lane.source, finish, refused=finish)
 
     def _declare_inherited(self, record: Record, source: bytes, done: Done) -> None:
         """A predecessor dispatched or ended this record; its decision may be missing."""
@@ -331,7 +342,7 @@ class PoolScheduler:
         source = source_of(record)
         if source not in self._given_up and source not in self._writing:
             if not self._may_write:
-                raise Retry("the lease on the pool is not certain", after=LEASE_WAIT_S)
+                raise Retry("the lease is not certain", after=LEASE_WAIT_S)
             waiting = self._queue.get(record.key or b"")
             if waiting is not None and isinstance(waiting.payload, LaneEntry) and waiting.payload.source == source:
                 self._queue.remove(waiting.key)
@@ -353,8 +364,12 @@ class PoolScheduler:
             offset=record.offset,
             error=f"{type(failure).__name__}: {failure}" if isinstance(failure, Poison) else type(failure).__name__,
         )
-        # Refused is none but a terminal that is larger than a record can be, for ever.
-        self._write(self._records.unusable(record, failure, self._clock.now_ms()), source, finish, refused=finish)
+        outgoing = self._records.unusable(record, failure, self._clock.now_ms())
+        admission = header(record.headers, SOURCE)
+        if admission is not None and outgoing[-1].topic == self._results:
+            # A dead letter answers no request, so it must not stand in for one.
+            self._ended.add(admission)
+        self._write(outgoing, source, finish, refused=finish)
 
     def _write(
         self,
@@ -374,8 +389,9 @@ class PoolScheduler:
             if self._lost:
                 return
             if failure is None:
-                finish()
+                self._watch.written([ack.result() for ack in acks], source, finish)
             elif isinstance(failure, Poison) and refused is not None:
+                _log.error("terminal_refused", source=source.decode(errors="replace"), error=str(failure))
                 refused()
             else:
                 # Whether it is in the log is unknown; a takeover by a new process finds out.

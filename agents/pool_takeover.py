@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fairlane.agents.effects import CLOCK_MARGIN_MS, effects_since, first_timestamp, source_prefix
-from fairlane.agents.inbox_epochs import decode_note
+from fairlane.agents.inbox_epochs import EPOCH_AHEAD_MS, decode_note, dispatch_of
 from fairlane.agents.topic_names import TopicNames
-from fairlane.errors import Fatal, Retry
+from fairlane.errors import Retry
 from fairlane.policy.offsets import decode_metadata
-from fairlane.ports import LogReader, Outgoing, Publisher, Restored, TopicPartition
+from fairlane.ports import LogReader, Outgoing, Publisher, Record, Restored, TopicPartition
 from fairlane.schemas.codec import DecodeError, decode, encode
 from fairlane.schemas.headers import DISPATCH, SOURCE, header
 from fairlane.schemas.job import Dispatch
@@ -44,6 +44,8 @@ class Inherited:
     decided: set[bytes] = field(default_factory=set)
     """Sources whose decision is in the log."""
     state: SchedulerState | None = None
+    markers: Mapping[int, int] = field(default_factory=dict)
+    """Offsets of this epoch's markers in the inbox, by partition."""
     since_ms: int | None = None
     """When the oldest lane record arrived that is still to be delivered; None if there is none."""
 
@@ -69,7 +71,7 @@ async def take_over(
             # A marker of one who was stopped in here would void all that the pool's owner dispatches from then on.
             raise Retry(f"the lease on pool {pool} is not certain", after=LEASE_WAIT_S)
         markers = await _write_markers(publisher, names.inbox(pool), epoch)
-        inherited = Inherited(epoch, groups=len(markers), state=state, since_ms=since)
+        inherited = Inherited(epoch, groups=len(markers), state=state, markers=markers, since_ms=since)
         oldest, highest = await _read_inbox(
             reader, names.inbox(pool), markers, worker_group, since, prefixes, inherited
         )
@@ -98,19 +100,23 @@ async def take_over(
 
 async def _last_state(reader: LogReader, names: TopicNames, pool: str) -> SchedulerState | None:
     topic, key = names.scheduler_state, pool.encode()
-    last: bytes | None = None
+    last: Record | None = None
     async for batch in reader.read(topic, await reader.starts(topic), await reader.ends(topic)):
         for record in batch:
             if record.key == key:
-                last = record.value
-    if last is None:
+                last = record
+    if last is None or last.value is None:
         return None
+    # Written by another version, or by somebody else: start fair and even rather than not at all.
     try:
-        return decode(SchedulerState, last)
+        state = decode(SchedulerState, last.value)
     except DecodeError as failure:
-        # Written by another version: start fair and even rather than not at all.
         _log.warning("scheduler_state_unreadable", pool=pool, error=str(failure))
         return None
+    if state.epoch > last.timestamp_ms + EPOCH_AHEAD_MS:
+        _log.warning("scheduler_state_epoch_impossible", pool=pool)
+        return None
+    return state
 
 
 async def _write_markers(publisher: Publisher, inbox: str, epoch: int) -> dict[int, int]:
@@ -151,7 +157,11 @@ async def _read_inbox(
     async for batch in reader.read(inbox, begin, markers):
         for record in batch:
             partition = record.partition
-            epoch = _epoch(header(record.headers, DISPATCH))
+            dispatch = dispatch_of(record)
+            if dispatch is None:
+                # No dispatcher wrote it: a worker makes it a dead letter, and no slot is taken.
+                continue
+            epoch = dispatch.epoch
             if record.offset >= unfinished.get(partition, 0):
                 epochs[partition] = max(epochs[partition], noted[partition])
             if epoch < epochs[partition]:
@@ -182,12 +192,3 @@ async def _read_results(
             source = header(record.headers, SOURCE)
             if source is not None and source.startswith(prefixes):
                 inherited.handled.add(source)
-
-
-def _epoch(value: bytes | None) -> int:
-    if value is None:
-        return 0
-    try:
-        return decode(Dispatch, value).epoch
-    except DecodeError as failure:
-        raise Fatal(f"an inbox record has an unreadable {DISPATCH} header: {failure}") from None

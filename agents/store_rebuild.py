@@ -20,10 +20,9 @@ from dataclasses import dataclass, replace
 import orjson
 
 from fairlane.agents.effects import CLOCK_MARGIN_MS
-from fairlane.agents.inbox_epochs import EpochFence, decode_note
+from fairlane.agents.inbox_epochs import EpochFence, decode_note, dispatch_of
 from fairlane.agents.settlement import settlement_of
 from fairlane.agents.topic_names import TopicNames
-from fairlane.agents.worker_takeover import dispatch_of
 from fairlane.clock import Clock
 from fairlane.errors import Retry
 from fairlane.policy.offsets import decode_metadata

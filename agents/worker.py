@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairlane.agents.effect_writer import EffectWriter
-from fairlane.agents.inbox_epochs import encode_note
+from fairlane.agents.inbox_epochs import dispatch_of, encode_note
 from fairlane.agents.model_calls import CallOutcome, ModelCalls
 from fairlane.agents.topic_names import TopicNames
 from fairlane.agents.worker_records import Bill, Work, WorkerRecords, bill
-from fairlane.agents.worker_takeover import Begun, Inheritance, dispatch_of, inherit
+from fairlane.agents.worker_takeover import Begun, Inheritance, inherit
 from fairlane.clock import Clock
 from fairlane.errors import Fatal, Poison
 from fairlane.ports import (

@@ -21,7 +21,7 @@ from fairlane.schemas.chunk import Chunk
 from fairlane.schemas.codec import DecodeError, decode
 from fairlane.schemas.decision import Decision, DecisionKind, Reason
 from fairlane.schemas.errors import ErrorCode, ErrorDetail, error
-from fairlane.schemas.headers import IDENTITY, SLOT, TICKET, TRACEPARENT, header, only, trace_id
+from fairlane.schemas.headers import IDENTITY, SLOT, TICKET, header, only, traceparent_of
 from fairlane.schemas.job import Dispatch, Job, Ticket
 from fairlane.schemas.result import Cost, Result, Route, Status, Timings, Usage
 
@@ -50,7 +50,7 @@ class Work:
         except DecodeError as failure:
             raise Poison(f"an inbox record that cannot be read: {failure}") from None
         dispatched_ms = dispatch.dispatched_ms if dispatch is not None else record.timestamp_ms
-        return cls(record, job, ticket, dispatched_ms, source_of(record), _traceparent(record))
+        return cls(record, job, ticket, dispatched_ms, source_of(record), traceparent_of(record.headers))
 
     @property
     def deadline_ms(self) -> int | None:
@@ -297,8 +297,3 @@ def _sum(usages: Sequence[Usage]) -> Usage:
 
 def _timestamp(milliseconds: int | None) -> datetime | None:
     return timestamp_from_ms(milliseconds) if milliseconds is not None else None
-
-
-def _traceparent(record: Record) -> bytes | None:
-    value = header(record.headers, TRACEPARENT)
-    return value if trace_id(value) is not None else None

@@ -12,14 +12,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from fairlane.agents.effects import CLOCK_MARGIN_MS, source_of
-from fairlane.agents.inbox_epochs import EpochFence, decode_note
+from fairlane.agents.inbox_epochs import EpochFence, decode_note, dispatch_of
 from fairlane.agents.topic_names import TopicNames
 from fairlane.ports import LogReader, Record, Restored, TopicPartition
 from fairlane.schemas.attempt import Attempt, AttemptStatus
 from fairlane.schemas.codec import DecodeError, decode
 from fairlane.schemas.decision import Decision, DecisionKind
-from fairlane.schemas.headers import DISPATCH, SOURCE, header
-from fairlane.schemas.job import Dispatch
+from fairlane.schemas.headers import SOURCE, header
 from fairlane.schemas.result import Result
 from fairlane.telemetry import get_logger
 
@@ -164,15 +163,3 @@ def _begun(last: tuple[int, bool] | None, announced: int) -> Begun:
     # After an abandoned attempt or an announcement the next call was made, of which nothing is known. No later one: a
     # further call begins only when the attempt before it stands in the log.
     return Begun(number + 1, number + 2) if abandoned or announced > number else Begun(None, number + 1)
-
-
-def dispatch_of(record: Record) -> Dispatch | None:
-    """The dispatcher's header of an inbox record; None where there is none that can be read."""
-    raw = header(record.headers, DISPATCH)
-    if raw is None:
-        return None
-    try:
-        return decode(Dispatch, raw)
-    except DecodeError as failure:
-        _log.warning("dispatch_header_unreadable", partition=record.partition, offset=record.offset, error=str(failure))
-        return None

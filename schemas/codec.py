@@ -122,24 +122,26 @@ def violation(failure: ValidationError, within: str = "") -> ErrorDetail:
     ``within`` is the path of the validated value in its document. A name from the document stands in
     the path only if :func:`shown_name` lets it, else ``?`` stands there.
     """
-    problems = violations(failure, within)
-    field, message = problems[0]
-    if len(problems) > 1:
-        message += f" (and {len(problems) - 1} more)"
+    items = failure.errors(include_url=False, include_input=False)
+    # Only the first is told: to judge the names of all of a record's hundred thousand fields would take a minute.
+    field, message = _problem(items[0], within)
+    if len(items) > 1:
+        message += f" (and {len(items) - 1} more)"
     return error(ErrorCode.SCHEMA_VIOLATION, message, field=field)
 
 
 def violations(failure: ValidationError, within: str = "") -> list[tuple[str | None, str]]:
     """All violations as (path, rule), in the order of the contract's fields; see :func:`violation`."""
-    problems = []
-    for item in failure.errors(include_url=False, include_input=False):
-        context = item.get("ctx", {})
-        parts = [within] if within else []
-        path = (part for part in item["loc"] if not _is_branch(part))
-        parts += [shown_name(part) if isinstance(part, str) else str(part) for part in path]
-        parts += [str(context["at"])] if "at" in context and item["type"] in _OWN_TYPES else []
-        problems.append((".".join(parts)[:_FIELD_MAX] or None, _rule(item["type"], item["msg"], context)))
-    return problems
+    return [_problem(item, within) for item in failure.errors(include_url=False, include_input=False)]
+
+
+def _problem(item: Any, within: str) -> tuple[str | None, str]:
+    context = item.get("ctx", {})
+    parts = [within] if within else []
+    path = (part for part in item["loc"] if not _is_branch(part))
+    parts += [shown_name(part) if isinstance(part, str) else str(part) for part in path]
+    parts += [str(context["at"])] if "at" in context and item["type"] in _OWN_TYPES else []
+    return ".".join(parts)[:_FIELD_MAX] or None, _rule(item["type"], item["msg"], context)
 
 
 def _is_branch(part: str | int) -> bool:

@@ -26,6 +26,9 @@ and the fingerprint of its body, with a space between. The admission store is re
 JOINED = "fairlane-joined"
 """On a ``joined`` decision: whose answer is waited for and what that answer repeats of the request (JSON)."""
 
+PASSED_ON_BYTES_MAX = 4_096
+"""Tickets and identities have less than 2 KiB: topic names and ids are bounded."""
+
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _EMPTY_TRACE = b"0" * 32
 
@@ -39,8 +42,10 @@ def header(headers: Headers, name: str) -> bytes | None:
 
 
 def only(headers: Headers, *names: str) -> Headers:
-    """The headers of these names, as they are."""
-    return tuple(item for item in headers if item[0] in names)
+    """The headers of these names, as they are; but for those that are longer than any that a stage writes, or a
+    record that takes them over could be too large for the log.
+    """
+    return tuple(item for item in headers if item[0] in names and len(item[1]) <= PASSED_ON_BYTES_MAX)
 
 
 def identity_header(source: bytes, fingerprint: str) -> tuple[str, bytes]:
@@ -62,6 +67,12 @@ def trace_id(traceparent: bytes | None) -> str | None:
         return None
     match = _TRACEPARENT.fullmatch(traceparent)
     return match[1].decode() if match and match[1] != _EMPTY_TRACE else None
+
+
+def traceparent_of(headers: Headers) -> bytes | None:
+    """The ``traceparent`` of a record if it is well formed."""
+    value = header(headers, TRACEPARENT)
+    return value if trace_id(value) is not None else None
 
 
 def source_header(topic: str, partition: int, offset: int) -> tuple[str, bytes]:

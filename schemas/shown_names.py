@@ -40,7 +40,11 @@ _SHORT = 4
 _NO_WORD = re.compile(r"[^aeiouy]{5}|q[^u]|[jv][^aeiouy]|[bdfgjkmpqvwxz]{3}")
 """What hardly any word of more than ``_SHORT`` letters has in it, and most random runs do."""
 _HEX = re.compile(r"[0-9A-Fa-f]{8,}")
-_CREDENTIAL = re.compile(r"(?:[spr]k|gh[opsur]|github_pat|xox[a-z]|glpat|whsec|hf|npm|akia|asia)_", re.IGNORECASE)
+_CREDENTIAL = re.compile(
+    r"(?:[spr]k|gh[opsur]|github_pat|xox[a-z]|glpat|glsa|gsk|whsec|hf|npm|akia|asia"
+    r"|shpat|dckr_pat|nvapi|lin_api|bearer)_",
+    re.IGNORECASE,
+)
 """What credentials of well-known services begin with."""
 
 _MODELS: tuple[type[BaseModel], ...] = (

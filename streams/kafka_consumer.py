@@ -18,10 +18,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, errors, struct
 from aiokafka.consumer.fetcher import FetchResult
 
 from fairlane.adapters.kafka_closing import stop_consumer
-from fairlane.adapters.kafka_fetching import FetchGate, include_taken_partitions
+from fairlane.adapters.kafka_fetching import FetchGate, include_taken_partitions, whatever_was_decided
 from fairlane.adapters.kafka_foreign_records import record_of, tolerate_foreign_records
 from fairlane.errors import Fatal, Retry
-from fairlane.ports import OwnershipLost, Position, RebalanceListener, Record, TopicPartition
+from fairlane.ports import Bounds, OwnershipLost, Position, RebalanceListener, Record, TopicPartition
 from fairlane.streams.assignor import PolicyAssignor, sticky_assignor
 from fairlane.streams.lease import Lease
 from fairlane.telemetry import get_logger
@@ -174,8 +174,8 @@ class KafkaConsumer:
         """What stayed with this member through the last rebalance."""
         return self._kept
 
-    async def bounds(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
-        """The first kept offset and the log end of each."""
+    async def bounds(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
+        """Where the log of each begins and ends."""
         if not partitions:
             return {}
         native = [structs.TopicPartition(*tp) for tp in partitions]
@@ -183,7 +183,10 @@ class KafkaConsumer:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 starts = await self._consumer.beginning_offsets(native)
                 ends = await self._consumer.end_offsets(native)
-        return {tp: (starts[tp], ends[tp]) for tp in partitions}
+                written = await whatever_was_decided(self._consumer._fetcher).end_offsets(
+                    native, ANSWER_TIMEOUT_S * 1000
+                )
+        return {tp: Bounds(starts[tp], ends[tp], written[tp]) for tp in partitions}
 
     def end_seen(self, partition: TopicPartition) -> int | None:
         """The log end as of the last fetch of a partition."""

@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any
+
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 
 TAKE_S = 0.02
 """How long the next fetch waits for records of the last one to be taken, so that it includes their partitions."""
@@ -35,6 +38,16 @@ def include_taken_partitions(consumer: Any) -> None:
         return plan(assignment)
 
     fetcher._get_actions_per_node = plan_fetches
+
+
+def whatever_was_decided(fetcher: Any) -> Any:
+    """A fetcher that asks for offsets as one who reads uncommitted records, to whom the log ends at its last one.
+
+    The isolation level is the fetcher's and goes with every question; a copy leaves the fetches under way alone.
+    """
+    asking = copy.copy(fetcher)
+    asking._isolation_level = READ_UNCOMMITTED
+    return asking
 
 
 class FetchGate:

@@ -90,7 +90,12 @@ class KafkaReader:
         return {tp.partition: at.offset if at is not None else ends[tp.partition] for tp, at in found.items()}
 
     async def read(
-        self, topic: str, starts: Mapping[int, int], ends: Mapping[int, int] | None = None
+        self,
+        topic: str,
+        starts: Mapping[int, int],
+        ends: Mapping[int, int] | None = None,
+        *,
+        committed_only: bool = False,
     ) -> AsyncIterator[Sequence[Record]]:
         """Yield records; see the port."""
         left = {
@@ -100,13 +105,17 @@ class KafkaReader:
         }
         if not left:
             return
-        consumer = self._new_consumer()
+        consumer = self._new_consumer(committed_only=committed_only)
         try:
             with self._described(topic):
                 async with asyncio.timeout(self._answer_timeout_s):
                     await consumer.start()
                     tolerate_foreign_records(consumer)
                     await consumer._client._wait_on_metadata(topic)
+                    if committed_only and ends is not None:
+                        # Behind that nobody who reads what is committed has read anything yet.
+                        for tp, decided in (await consumer.end_offsets(list(left))).items():
+                            left[tp] = min(decided, ends[tp.partition])
                 consumer.assign(list(left))
                 for tp in left:
                     consumer.seek(tp, starts[tp.partition])
@@ -162,12 +171,13 @@ class KafkaReader:
     async def _partitions(self, topic: str) -> list[TopicPartition]:
         return [TopicPartition(topic, p) for p in sorted(await self._consumer._client._wait_on_metadata(topic))]
 
-    def _new_consumer(self) -> Any:
+    def _new_consumer(self, *, committed_only: bool = False) -> Any:
         return AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap,
             client_id=self._client_id,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level="read_committed" if committed_only else "read_uncommitted",
             fetch_max_wait_ms=IDLE_MS,
             request_timeout_ms=10_000,
             check_crcs=False,  # TCP and the broker check already; saves a pass over every byte

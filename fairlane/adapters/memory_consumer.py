@@ -10,7 +10,7 @@ from fairlane.adapters.memory_group import Membership
 from fairlane.adapters.memory_log import MemoryLog
 from fairlane.errors import Fatal, Retry
 from fairlane.policy.assignment import Assignment, sticky
-from fairlane.ports import OwnershipLost, Position, RebalanceListener, Record, TopicPartition
+from fairlane.ports import Bounds, OwnershipLost, Position, RebalanceListener, Record, TopicPartition
 
 METADATA_LIMIT = 4_096
 
@@ -78,9 +78,9 @@ class MemoryConsumer:
         """What stayed with this member through the last rebalance."""
         return self._kept
 
-    async def bounds(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
-        """The first kept offset and the log end of each."""
-        return {tp: self._log.bounds(tp) for tp in partitions}
+    async def bounds(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
+        """Where the log of each begins and ends; there are no transactions here."""
+        return {tp: Bounds(*self._log.bounds(tp), self._log.bounds(tp)[1]) for tp in partitions}
 
     def end_seen(self, partition: TopicPartition) -> int | None:
         """The log end of a partition this member owns."""

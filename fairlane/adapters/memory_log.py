@@ -253,7 +253,12 @@ class MemoryReader:
         return {tp.partition: self._log.first_at(tp, timestamp_ms) for tp in self._of(topic)}
 
     async def read(
-        self, topic: str, starts: Mapping[int, int], ends: Mapping[int, int] | None = None
+        self,
+        topic: str,
+        starts: Mapping[int, int],
+        ends: Mapping[int, int] | None = None,
+        *,
+        committed_only: bool = False,
     ) -> AsyncIterator[Sequence[Record]]:
         """Yield records; see the port."""
         self._log.count(topic)

@@ -98,6 +98,7 @@ class FairQueue:
         self._weights: Mapping[str, float] = {}
         self._predicted: OrderedDict[str, float] = OrderedDict()
         self._restored: set[str] = set()
+        self._lifted: dict[str, float] = {}
         self._restored_ms = 0
         self._floor = 0.0
         self._picks = 0
@@ -142,8 +143,14 @@ class FairQueue:
         tenant = waiting.tenant_id
         if self.waiting(tenant) == 0:
             if tenant not in self._restored or waiting.arrived_ms > self._restored_ms:
-                self._counters[tenant] = max(self.counter(tenant), self._lift_to())
+                stood = self.counter(tenant)
+                self._counters[tenant] = max(stood, self._lift_to())
+                if tenant in self._restored:
+                    self._lifted[tenant] = self._counters[tenant] - stood
             self._restored.discard(tenant)
+        if tenant in self._lifted and waiting.arrived_ms <= self._restored_ms:
+            # A newer request of it was read first, from another partition: it did wait at the time.
+            self._charge(tenant, -self._lifted.pop(tenant) * self._weights.get(tenant, 1.0))
         lane = self._lanes[waiting.band].setdefault(tenant, _Lane(tenant))
         waiting.own_ahead = len(lane.queue)
         waiting.picks_at_arrival = self._picks
@@ -248,6 +255,7 @@ class FairQueue:
     def returned(self) -> None:
         """Whoever waited at the time of the snapshot is here again or does not come back."""
         self._restored.clear()
+        self._lifted.clear()
 
     def _charge(self, tenant_id: str, units: float) -> None:
         counter = self.counter(tenant_id) + units / self._weights.get(tenant_id, 1.0)

@@ -24,6 +24,7 @@ from fairlane.ports.admission import (
     Waiting,
 )
 from fairlane.ports.log import (
+    Bounds,
     LogConsumer,
     LogReader,
     Outgoing,
@@ -43,6 +44,7 @@ __all__ = [
     "AdmissionRequest",
     "AdmissionStore",
     "Answered",
+    "Bounds",
     "Call",
     "Completion",
     "Delta",

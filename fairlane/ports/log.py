@@ -111,17 +111,33 @@ class LogReader(Protocol):
         ...
 
     def read(
-        self, topic: str, starts: Mapping[int, int], ends: Mapping[int, int] | None = None
+        self,
+        topic: str,
+        starts: Mapping[int, int],
+        ends: Mapping[int, int] | None = None,
+        *,
+        committed_only: bool = False,
     ) -> AsyncIterator[Sequence[Record]]:
         """Yield records from ``starts`` up to ``ends`` (exclusive), then stop; without ``ends``, follow
         for ever. Yields an empty sequence about twice a second while nothing arrives, so that a
-        follower can notice time. Partitions not in ``starts`` are not read.
+        follower can notice time. Partitions not in ``starts`` are not read. With ``committed_only`` what was aborted
+        is left out, and a range ends at the first transaction that is still open.
         """
         ...
 
     async def group_positions(self, group: str, topic: str) -> Mapping[int, Position]:
         """The committed positions of a consumer group, with metadata; partitions without are absent."""
         ...
+
+
+class Bounds(NamedTuple):
+    """Offsets of a partition: of the first record that is kept, after the last one that can be delivered by now, and
+    after the last one there is. The latter two differ while a transaction is open.
+    """
+
+    start: int
+    end: int
+    written: int
 
 
 class RebalanceListener(Protocol):
@@ -159,8 +175,8 @@ class LogConsumer(Protocol):
         """
         ...
 
-    async def bounds(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
-        """The first kept offset and the log end of each. Raises Retry."""
+    async def bounds(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
+        """Where the log of each begins and ends. Raises Retry."""
         ...
 
     def end_seen(self, partition: TopicPartition) -> int | None:

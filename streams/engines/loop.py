@@ -274,9 +274,9 @@ class LoopEngine:
         bounds = await self._consumer.bounds(partitions)
         restored = {}
         for tp in sorted(partitions):
-            start, end = bounds[tp]
+            start, end, written = bounds[tp]
             position = positions.get(tp)
-            if position is not None and position.offset > end:
+            if position is not None and position.offset > written:
                 _log.warning("committed_past_the_end", stage=self._name, topic=tp.topic, partition=tp.partition)
                 position = None  # the topic was made anew: its records are not those we knew
             if position is None:

@@ -13,6 +13,7 @@ import pytest
 
 from fairlane.errors import Poison, Retry
 from fairlane.ports import (
+    Bounds,
     Outgoing,
     OwnershipLost,
     Position,
@@ -245,7 +246,7 @@ class ConsumerContract:
         listener, records = await members.add(consumer)
         await members.until(lambda: len(records) == 5)
         bounds = await consumer.bounds(listener.owned or frozenset())
-        assert bounds == {TopicPartition(topic, 0): (0, 0), TopicPartition(topic, 1): (0, 5)}
+        assert bounds == {TopicPartition(topic, 0): Bounds(0, 0, 0), TopicPartition(topic, 1): Bounds(0, 5, 5)}
         assert consumer.end_seen(TopicPartition(topic, 1)) == 5
 
     async def test_a_second_member_takes_half_and_the_first_keeps_the_other_half(

@@ -11,7 +11,7 @@ from fairlane.adapters.memory_consumer import MemoryConsumer
 from fairlane.adapters.memory_log import MemoryLog, MemoryPublisher, MemoryReader
 from fairlane.clock import SystemClock
 from fairlane.errors import Retry
-from fairlane.ports import Position, Record, Restored, TopicPartition
+from fairlane.ports import Bounds, Position, Record, Restored, TopicPartition
 from fairlane.streams.engines.loop import LoopEngine
 from fairlane.telemetry import NO_METRICS
 from tests.contract.engine_behaviour import EngineBehaviour, RememberingStage, at, committed, until, write
@@ -165,6 +165,25 @@ class TestLoopEngineInMemory(EngineBehaviour):
         process = await world.process(stage, "g", topic)
         await committed(world, "g", topic, at(3))
         assert stage.taken == [{TopicPartition(topic, 0): Restored(0, 3)}]
+        await process.stop()
+
+    async def test_a_position_behind_an_open_transaction_is_gone_on_from(
+        self, world: MemoryWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        topic, stage = await world.topic(1), RememberingStage()
+        await write(world, topic, 5)
+        tp = TopicPartition(topic, 0)
+
+        async def bounds(
+            _consumer: MemoryConsumer, partitions: frozenset[TopicPartition]
+        ) -> dict[TopicPartition, Bounds]:
+            return dict.fromkeys(partitions, Bounds(0, 2, 5))
+
+        monkeypatch.setattr(MemoryConsumer, "bounds", bounds)
+        world.memory.group("g").positions[tp] = Position(4, "")
+        process = await world.process(stage, "g", topic)
+        await committed(world, "g", topic, at(5))
+        assert stage.taken == [{tp: Restored(4, 2)}]
         await process.stop()
 
     async def test_a_gap_in_the_log_is_committed_past(self, world: MemoryWorld) -> None:

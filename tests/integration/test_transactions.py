@@ -13,7 +13,8 @@ from confluent_kafka import Producer
 
 from fairlane.adapters.kafka_foreign_records import BATCH_BYTES_MAX
 from fairlane.adapters.kafka_reader import KafkaReader
-from fairlane.ports import Record
+from fairlane.agents.effects import first_timestamp
+from fairlane.ports import Bounds, Record, Restored, TopicPartition
 from fairlane.ports.log import Fault
 from fairlane.streams.kafka_consumer import KafkaConsumer
 from tests.integration.test_faust_engine import Log, Stage
@@ -108,3 +109,63 @@ async def test_an_open_transaction_holds_others_back_no_longer_than_its_timeout(
     assert await asyncio.to_thread(producer.flush, WITHIN_S) == 0
     await plain.send_and_wait(topic, b"behind it", partition=0)
     assert [record.value for record in await consumed(kafka_bootstrap, topic, b"behind it")] == [b"behind it"]
+
+
+async def test_a_range_of_what_is_committed_leaves_out_what_was_aborted_and_ends_where_one_is_open(
+    kafka_bootstrap: str, topic: str, plain: AIOKafkaProducer
+) -> None:
+    producer = await asyncio.to_thread(transactional, kafka_bootstrap, {})
+    await asyncio.to_thread(written, producer, topic, [b"aborted"], commit=False)
+    await asyncio.to_thread(written, producer, topic, [b"committed"], commit=True)
+    producer.begin_transaction()
+    producer.produce(topic, b"open", partition=0)
+    assert await asyncio.to_thread(producer.flush, WITHIN_S) == 0
+    await plain.send_and_wait(topic, b"behind it", partition=0)
+    reader = KafkaReader(kafka_bootstrap)
+    await reader.start()
+    try:
+        ends = {0: (await reader.ends(topic))[0]}
+        found = reader.read(topic, {0: 0}, ends, committed_only=True)
+        assert [record.value async for batch in found for record in batch] == [b"committed"]
+        nothing = reader.read(topic, {0: 4}, ends, committed_only=True)
+        assert [record.value async for batch in nothing for record in batch] == []
+        every = reader.read(topic, {0: 0}, ends)
+        assert len([record async for batch in every for record in batch]) == 4
+        stamp = await first_timestamp(reader, {TopicPartition(topic, 0): Restored(0, ends[0])}, committed_only=True)
+        [committed] = [r async for b in reader.read(topic, {0: 2}, {0: 3}) for r in b]
+        assert stamp == committed.timestamp_ms
+    finally:
+        await reader.stop()
+        await asyncio.to_thread(producer.abort_transaction, WITHIN_S)
+
+
+async def test_a_position_behind_an_open_transaction_is_gone_on_from(
+    kafka_bootstrap: str, topic: str, plain: AIOKafkaProducer
+) -> None:
+    """Committed by one who reads uncommitted records: the topic is no other because it ends sooner for us."""
+    producer = await asyncio.to_thread(transactional, kafka_bootstrap, {})
+    await plain.send_and_wait(topic, b"before", partition=0)
+    producer.begin_transaction()
+    producer.produce(topic, b"open", partition=0)
+    assert await asyncio.to_thread(producer.flush, WITHIN_S) == 0
+    await plain.send_and_wait(topic, b"behind it", partition=0)
+    owned = asyncio.Event()
+
+    class Told:
+        async def assigned(self, _partitions: frozenset[TopicPartition]) -> None:
+            owned.set()
+
+        async def revoked(self, _partitions: frozenset[TopicPartition]) -> None:
+            owned.clear()
+
+    consumer = KafkaConsumer(kafka_bootstrap, f"g{uuid.uuid4().hex}", [topic], committed_only=True)
+    await consumer.start(Told())
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            while not owned.is_set():
+                await consumer.poll(0, 50)
+        tp = TopicPartition(topic, 0)
+        assert await consumer.bounds(frozenset({tp})) == {tp: Bounds(0, 1, 3)}
+    finally:
+        await consumer.stop()
+        await asyncio.to_thread(producer.abort_transaction, WITHIN_S)

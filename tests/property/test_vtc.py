@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 from hypothesis import given
@@ -276,3 +277,27 @@ def test_who_was_cancelled_ahead_is_not_counted_as_having_gone_before() -> None:
     pick = queue.pick()
     assert pick is not None
     assert (pick.own_before, pick.others_before) == (0, 0)
+
+
+@pytest.mark.parametrize("order", list(permutations(["old", "new", "other"])))
+def test_who_waited_at_the_snapshot_stands_where_it_stood_also_if_a_newer_request_of_it_is_read_first(
+    order: tuple[str, ...],
+) -> None:
+    came = {"old": ("a", 500), "new": ("a", 1_500), "other": ("b", 400)}
+    queue = FairQueue()
+    queue.restore({"a": 10.0, "b": 5_000.0}, 10.0, {}, 1_000)
+    for name in order:
+        tenant, arrived_ms = came[name]
+        queue.push(replace(waiting(tenant, arrived_ms), arrived_ms=arrived_ms))
+    assert (queue.counter("a"), queue.counter("b")) == (10.0, 5_000.0)
+
+
+def test_a_lift_at_the_takeover_is_taken_back_once_and_never_after_all_have_returned() -> None:
+    queue = FairQueue()
+    queue.restore({"a": 10.0, "b": 5_000.0}, 10.0, {}, 1_000)
+    queue.push(replace(waiting("b", 1), arrived_ms=400))
+    queue.push(replace(waiting("a", 2), arrived_ms=1_500))
+    assert queue.counter("a") == 5_000.0
+    queue.returned()
+    queue.push(replace(waiting("a", 3), arrived_ms=500))
+    assert queue.counter("a") == 5_000.0

@@ -145,9 +145,14 @@ class UnpackingReader(MemoryReader):
     """Reads every record as Kafka's reader reads one whose batch holds too much."""
 
     async def read(
-        self, topic: str, starts: Mapping[int, int], ends: Mapping[int, int] | None = None
+        self,
+        topic: str,
+        starts: Mapping[int, int],
+        ends: Mapping[int, int] | None = None,
+        *,
+        committed_only: bool = False,
     ) -> AsyncIterator[Sequence[Record]]:
-        async for batch in super().read(topic, starts, ends):
+        async for batch in super().read(topic, starts, ends, committed_only=committed_only):
             yield [replace(record, key=None, value=None, headers=(), fault=Fault.TOO_LARGE) for record in batch]
 
 

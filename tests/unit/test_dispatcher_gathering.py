@@ -20,9 +20,14 @@ class Counting(MemoryReader):
     reads = 0
 
     async def read(
-        self, topic: str, starts: Mapping[int, int], ends: Mapping[int, int] | None = None
+        self,
+        topic: str,
+        starts: Mapping[int, int],
+        ends: Mapping[int, int] | None = None,
+        *,
+        committed_only: bool = False,
     ) -> AsyncIterator[Sequence[Record]]:
-        async for batch in super().read(topic, starts, ends):
+        async for batch in super().read(topic, starts, ends, committed_only=committed_only):
             self.reads += topic == NAMES.results and len(batch) > 0
             yield batch
 

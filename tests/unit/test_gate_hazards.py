@@ -13,7 +13,7 @@ from fairlane.agents.config_view import ConfigView
 from fairlane.agents.gate import Gate, GateSettings
 from fairlane.agents.intake import IntakeLimits
 from fairlane.errors import Fatal, Retry
-from fairlane.ports import Admission, AdmissionRequest
+from fairlane.ports import Admission, AdmissionRequest, Restored, TopicPartition
 from fairlane.schemas.catalog import Pool
 from fairlane.telemetry import NO_METRICS
 from tests.stage_harness import NAMES, Feed, World, config, model_entry, request
@@ -282,3 +282,41 @@ async def test_an_identity_outlives_the_last_moment_its_request_can_end_at(world
     await feed.step()
     [asked] = store.asked
     assert asked.ttl_s >= 2 * 86_400
+
+
+# --- transactions of others ---------------------------------------------------------------------------------
+
+
+def written(world: World) -> list[int]:
+    return [len(world.log.records(topic)) for topic in (NAMES.results, NAMES.dead_letters, LANES, NAMES.decisions)]
+
+
+async def test_a_successor_whose_position_stands_on_a_transactions_marker_writes_nothing_twice(
+    world: World, store: RecordingStore
+) -> None:
+    world.put(REQUESTS, request("r-0"))
+    world.log.leave_gap(REQUESTS, 0, 1)
+    feed = await feed_of(world, store)
+    await feed.step()
+    for value in (request("r-1", tenant="nobody"), b"junk", request("r-2")):
+        world.put(REQUESTS, value)
+    world.log.leave_gap(REQUESTS, 0, 1)
+    await feed.step()
+    before = written(world)
+    # It dies before it could commit what is behind the marker of the first.
+    successor = Feed(world, gate_of(world, store), REQUESTS)
+    await successor.assign({TopicPartition(REQUESTS, 0): 1})
+    await successor.step()
+    assert written(world) == before
+
+
+async def test_of_what_predecessors_wrote_only_what_may_come_again_is_kept(world: World, store: RecordingStore) -> None:
+    feed = await feed_of(world, store)
+    for number in range(5):
+        world.put(REQUESTS, request(f"r-{number}"))
+    await feed.step()
+    successor = gate_of(world, store)
+    await successor.assigned({TopicPartition(REQUESTS, 0): Restored(4, 5)})
+    assert set(successor._effects) == {f"{REQUESTS}/0/4".encode()}
+    await successor.revoked(frozenset({TopicPartition(REQUESTS, 0)}))
+    assert successor._effects == {}

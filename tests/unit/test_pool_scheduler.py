@@ -10,9 +10,12 @@ import pytest
 from fairlane.agents.on_its_way import OnItsWay
 from fairlane.agents.pool_scheduler import RETURN_MS, PoolScheduler
 from fairlane.agents.pool_takeover import Inherited
-from fairlane.ports import Record
+from fairlane.errors import Fatal
+from fairlane.ports import Outgoing, Record
 from fairlane.schemas.base import timestamp_from_ms
-from fairlane.schemas.headers import SOURCE
+from fairlane.schemas.codec import encode
+from fairlane.schemas.headers import DISPATCH, SOURCE
+from fairlane.schemas.job import Dispatch
 from fairlane.schemas.scheduler_state import SchedulerState
 from fairlane.telemetry import NO_METRICS
 from tests.stage_harness import NAMES, World, config
@@ -27,9 +30,11 @@ class OnePool:
     def __init__(self, world: World, inherited: Inherited) -> None:
         self.world = world
         self.done: list[Record] = []
+        self.on_its_way = OnItsWay()
         self.scheduler = PoolScheduler(
             "sim", inherited, names=NAMES, publisher=world.publisher, clock=world.clock, metrics=NO_METRICS,
-            on_its_way=OnItsWay(), lease_ok=lambda: world.lease, dispatched=lambda *_: None, fail=world.fatal.append,
+            on_its_way=self.on_its_way, lease_ok=lambda: world.lease, dispatched=lambda *_: None,
+            fail=world.fatal.append,
         )  # fmt: skip
         self.scheduler.apply(config(slots=1, weights={"acme": 1, "globex": 1}))
 
@@ -131,3 +136,59 @@ async def test_of_a_backlog_that_expired_together_a_turn_ends_only_a_part_so_tha
         await pool.scheduler.settled()
         assert [result["status"] for result in world.values(NAMES.results)] == ["expired"] * ended
         assert pool.scheduler.under_way == 0
+
+
+async def test_many_cancellations_at_once_are_ended_no_faster_than_the_log_takes_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairlane.agents.on_its_way.UNACKNOWLEDGED_BYTES_MAX", 20_000)
+    pool = OnePool(world, Inherited(epoch=7, groups=1))
+    for number in range(100):
+        pool.offer(lane_record(world, f"r-{number}"))
+    world.lease = False
+    assert all(pool.scheduler.cancel(f"acme/r-{number}".encode()) for number in range(100))
+    world.lease = True
+    world.publisher.hold()
+    pool.scheduler.pump()
+    assert 20_000 <= pool.on_its_way.size < 25_000
+    world.publisher.release()
+    while len(world.values(NAMES.results)) < 100:
+        await pool.scheduler.settled()
+        pool.scheduler.pump()
+    assert {result["status"] for result in world.values(NAMES.results)} == {"cancelled"}
+    assert pool.scheduler.under_way == 0
+
+
+async def test_a_dispatch_behind_a_higher_epoch_is_not_finished_and_ends_the_process(world: World) -> None:
+    """A marker of an earlier owner, whose clock was ahead, arrives late: workers take nothing of ours behind it."""
+    pool = OnePool(world, Inherited(epoch=7, groups=1, markers={0: -1}))
+    for request_id in ("before", "void"):
+        pool.offer(lane_record(world, request_id))
+    pool.scheduler.pump()
+    await pool.scheduler.settled()
+    assert len(pool.done) == 1
+    dispatched = (DISPATCH, encode(Dispatch(epoch=8, dispatched_ms=0)))
+    world.log.append(Outgoing(NAMES.inbox("sim"), b"epoch", None, (dispatched,), 0))
+    pool.scheduler.ended(b"acme/before", 1, 1)
+    pool.scheduler.pump()
+    await pool.scheduler.settled()
+    with pytest.raises(Fatal, match="has epoch 8 behind our 7"):
+        await pool.scheduler.check_inbox(world.reader)
+    assert len(pool.done) == 1
+
+
+@pytest.mark.parametrize("epoch", [6, None])
+async def test_a_dispatch_behind_what_voids_nothing_is_finished_once_that_is_known(
+    world: World, epoch: int | None
+) -> None:
+    pool = OnePool(world, Inherited(epoch=7, groups=1, markers={0: -1}))
+    pool.offer(lane_record(world, "r-1"))
+    headers = () if epoch is None else ((DISPATCH, encode(Dispatch(epoch=epoch, dispatched_ms=0))),)
+    world.log.append(Outgoing(NAMES.inbox("sim"), b"k", None, headers, 0))
+    pool.scheduler.pump()
+    await pool.scheduler.settled()
+    assert pool.done == []
+    await pool.scheduler.check_inbox(world.reader)
+    assert len(pool.done) == 1
+    await pool.scheduler.check_inbox(world.reader)
+    assert len(pool.done) == 1

@@ -10,7 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
-from fairlane.schemas.codec import DecodeError
+from fairlane.schemas import codec
+from fairlane.schemas.codec import DecodeError, decode_foreign
+from fairlane.schemas.command import Command
 from fairlane.schemas.request_codec import decode_request, fingerprint, readable_ids
 from fairlane.schemas.shown_names import shown_name
 
@@ -281,7 +283,8 @@ SHOWN = (
 )  # fmt: skip
 NOT_SHOWN = (
     "sk_SECRETLEAK_9f8e7d6c5b4a", "sk_live_SECRETLEAK", "sk_live_abcdefgh", "pk_test_word", "ghp_word",
-    "github_pat_word", "AKIAIOSFODNN7EXAMPLE", "SECRETLEAK", "deadbeefcafe",
+    "github_pat_word", "gsk_word", "glsa_word", "dckr_pat_word", "Bearer_word",
+    "AKIAIOSFODNN7EXAMPLE", "SECRETLEAK", "deadbeefcafe",
     "c0ffee5ec2e7", "eyJhbGciOiJIUzI1NiJ9", "aGVsbG8gd29ybGQ",
     "qzxvwkjtrmpd", "jkqvzkwpq", "wordwordwordword", "tenant_id\n", "tenant_id ", "a b", "\u00e9", "", "2fa", "a__b",
     "idempotency_keyea23c42da", "a" * 31 + "0a", "aB" * 12,
@@ -291,6 +294,21 @@ NOT_SHOWN = (
 @pytest.mark.parametrize("name", SHOWN)
 def test_a_name_that_reads_like_a_field_is_shown(name: str) -> None:
     assert shown_name(name) == name
+
+
+def test_of_many_wrong_names_only_the_one_that_is_told_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To judge all of a record's hundred thousand would stop a dispatcher for longer than its session."""
+    judged = []
+
+    def counted(name: str) -> str:
+        judged.append(name)
+        return name
+
+    monkeypatch.setattr(codec, "shown_name", counted)
+    document = orjson.dumps({f"unknown_{number}": 1 for number in range(5_000)})
+    with pytest.raises(DecodeError, match=r"and 5\d{3} more"):
+        decode_foreign(Command, document)
+    assert len(judged) == 1
 
 
 @pytest.mark.parametrize("name", NOT_SHOWN)

@@ -18,9 +18,14 @@ class CountingReader(MemoryReader):
     given = 0
 
     async def read(
-        self, topic: str, starts: Mapping[int, int], ends: Mapping[int, int] | None = None
+        self,
+        topic: str,
+        starts: Mapping[int, int],
+        ends: Mapping[int, int] | None = None,
+        *,
+        committed_only: bool = False,
     ) -> AsyncIterator[Sequence[Record]]:
-        async for batch in super().read(topic, starts, ends):
+        async for batch in super().read(topic, starts, ends, committed_only=committed_only):
             self.given += len(batch)
             yield batch
 

@@ -216,12 +216,17 @@ class SimulatedReader(MemoryReader):
         return await super().group_positions(group, topic)
 
     def read(
-        self, topic: str, starts: Mapping[int, int], ends: Mapping[int, int] | None = None
+        self,
+        topic: str,
+        starts: Mapping[int, int],
+        ends: Mapping[int, int] | None = None,
+        *,
+        committed_only: bool = False,
     ) -> AsyncIterator[Sequence[Record]]:
         """Records of a range that holds any; an empty range needs no question."""
         if ends is not None and all(ends.get(partition, 0) <= start for partition, start in starts.items()):
             return _nothing()
-        return super().read(topic, starts, ends)
+        return super().read(topic, starts, ends, committed_only=committed_only)
 
 
 async def _nothing() -> AsyncIterator[Sequence[Record]]:
