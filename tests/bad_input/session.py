@@ -180,10 +180,13 @@ class Session:
 
     def _got(self, source: str, told: _Told) -> tuple[Way, str]:
         """What a record got, and what is wrong with it whatever it is."""
-        letters = self._wire.seen.letters.get(source, [])
-        results = self._wire.seen.results.get(told.verdict.ids, []) if told.verdict.ids is not None else []
+        letters, own = self._wire.seen.letters.get(source, []), self._wire.seen.results_by_source.get(source, [])
+        # Where the oracle reads no ids, the chain must not have read any.
+        results = self._wire.seen.results.get(told.verdict.ids, []) if told.verdict.ids is not None else own
         if len(letters) > 1 or not one_result(results, self._repeats[told.verdict.ids]):
             return Way("twice"), f"{len(letters)} dead letters, {len(results)} results"
+        if letters and own:
+            return Way("twice"), f"a dead letter and {len(own)} results"
         if letters:
             problem = "" if letters[0]["error"]["hint"] else "without a hint, it"
             return way_of_letter(letters[0]), problem

@@ -36,6 +36,8 @@ class Seen:
     decided_ms: dict[str, int] = field(default_factory=dict)
     letters: defaultdict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     results: defaultdict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    results_by_source: defaultdict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    """Those that were made from a record itself: its refusals. Others are made from a record of a stage."""
     leaks: list[tuple[str, int, int]] = field(default_factory=list)
 
 
@@ -138,3 +140,4 @@ class Wire:
             self.seen.letters[document["dead_letter_id"]].append(document)
         elif source and isinstance(document, dict):
             self.seen.results[document["tenant_id"], document["request_id"]].append(document)
+            self.seen.results_by_source[source].append(document)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from types import SimpleNamespace
 
 import orjson
 import pytest
@@ -16,12 +17,14 @@ from fairlane.agents.intake import Accepted, IntakeLimits, examine
 from fairlane.ports import Record
 from fairlane.schemas.catalog import Model, Pool, Provider
 from fairlane.schemas.tenant import Tenant
+from tests.bad_input import wire as wiring
 from tests.bad_input.case import CANARIES, Input, Kind
 from tests.bad_input.corpus import KINDS, PLAIN, cases
 from tests.bad_input.fuzzer import fuzzed
 from tests.bad_input.judgement import fits, one_result
 from tests.bad_input.oracle import ACCEPTED, DEAD, MAX_BYTES, MODELS, REJECTED, ROUTES, Oracle, Verdict, Way
 from tests.bad_input.processes import PEAK_MB, over_bounds
+from tests.bad_input.session import Session, _Told
 from tests.bad_input.strict_json import NotJson, read
 
 LIMITS = IntakeLimits(MAX_BYTES, 600_000, 86_400_000)
@@ -223,3 +226,30 @@ def test_the_oracles_reader_refuses_what_the_standard_library_refuses(text: str)
             read(text)
     else:
         read(text)
+
+
+@pytest.mark.parametrize(("letters", "results", "right"), [(1, 0, True), (1, 1, False), (0, 1, False), (2, 0, False)])
+def test_a_record_without_ids_gets_a_dead_letter_and_no_result(
+    monkeypatch: pytest.MonkeyPatch, letters: int, results: int, right: bool
+) -> None:
+    for client in ("AIOKafkaProducer", "AIOKafkaConsumer"):
+        monkeypatch.setattr(wiring, client, lambda **_: None)
+    wire = wiring.Wire("", "fairlane.")
+    sent = wiring.Sent(0, 7, 0)
+    source = wire.source(sent).encode()
+    error = {"code": "invalid_json", "field": None, "hint": "h"}
+    letter = {"dead_letter_id": source.decode(), "error": error}
+    result = {"tenant_id": "acme", "request_id": "r", "status": "rejected", "error": error}
+    for topic, document, count in (("dead-letters", letter, letters), ("results", result, results)):
+        record = SimpleNamespace(
+            topic=f"fairlane.{topic}", headers=[("fairlane-source", source)], key=b"", value=orjson.dumps(document)
+        )
+        for _ in range(count):
+            wire._take(record)
+    told = _Told(Input(b"{"), sent, Oracle().judge(b"{"))
+    got, problem = Session(wire, 1)._got(source.decode(), told)
+    assert (fits(got, told.verdict) and not problem) is right
+
+
+def test_no_process_is_allowed_more_memory_than_the_design_says() -> None:
+    assert set(PEAK_MB.values()) == {200.0}
