@@ -14,7 +14,7 @@ from typing import Any
 
 from fairlane.errors import Fatal, Retry
 from tests.chaos.chaos_stack import ChaosStack, eventually
-from tests.chaos.fault import RECOVERY_BOUND_S, Fault, Scene, now
+from tests.chaos.fault import RECOVERY_BOUND_S, UNACKNOWLEDGED_BAR, Fault, Scene, now
 from tests.chaos.judge import TABLES, Counts, Evidence, judge, late_of, settled
 from tests.chaos.load import Load, Sent
 from tests.chaos.log_observer import LogObserver, Seen
@@ -151,8 +151,6 @@ class Experiment:
         self._sent += sent
         if not fault.late_records:
             self._without_late_records.append(run)
-        if unknown := load.unacknowledged + flood.unacknowledged:
-            scene.failures.append(f"{unknown} records of the load were not acknowledged: nobody knows of them")
 
         async def evidence() -> Evidence:
             calls = await self._stack.provider_calls() - calls_before
@@ -165,6 +163,8 @@ class Experiment:
         outcome = Outcome(
             fault.name, fault.what, counts, max(recoveries), time.monotonic() - began, restarts, usual, scene.notes
         )
+        if counts.unacknowledged:
+            outcome.notes.append(f"{counts.unacknowledged} of {counts.offered} were not acknowledged")
         outcome.broken = [*missed(fault, counts, outcome.recovery_s), *scene.failures]
         return outcome
 
@@ -204,7 +204,9 @@ class Experiment:
         evidence = await self._evidence("", self._sent, dict.fromkeys(self._observer.records, 0), 0, {}, calls)
         counts = judge(evidence)
         outcome = Outcome("(all of these)", "every record since the start", counts, None, 0.0, 0, None)
-        every = Fault("all", "", (), calls_bar=None, success_bar=0.0, late_records=True)
+        every = Fault(
+            "all", "", (), calls_bar=None, success_bar=0.0, unacknowledged_bar=UNACKNOWLEDGED_BAR, late_records=True
+        )
         late = late_of(evidence, self._without_late_records)
         outcome.broken = [*missed(every, counts, None), *untested(counts), *late]
         return outcome
@@ -286,6 +288,10 @@ def missed(fault: Fault, counts: Counts, recovery_s: float | None) -> list[str]:
     """The bars of a fault that these figures miss, in words."""
     bars = [
         (counts.lost == 0, f"{counts.lost} lost"),
+        (
+            counts.unacknowledged <= fault.unacknowledged_bar * counts.offered,
+            f"{counts.unacknowledged} of {counts.offered} not acknowledged, above {fault.unacknowledged_bar:.0%}",
+        ),
         (counts.duplicates == 0, f"{counts.duplicates} duplicates"),
         (counts.raw_duplicates == 0 or fault.late_records, f"{counts.raw_duplicates} second terminals in the log"),
         (counts.over_budget == 0, f"{counts.over_budget} times over budget"),

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from tests.chaos.chaos_stack import ChaosStack
 from tests.chaos.log_observer import LogObserver
 
+UNACKNOWLEDGED_BAR = 0.1
+"""Where the broker itself is at fault. What waits for it is sent once it is back; what it refuses meanwhile is not."""
 RECOVERY_BOUND_S = 60.0
 """Longer than this nobody waits for a recovery."""
 
@@ -44,6 +46,8 @@ class Fault:
     """Provider calls for each request; None where the provider itself is at fault."""
     success_bar: float = 1.0
     """Of the good requests so many must succeed. Waiting is no excuse: their deadline is ten minutes."""
+    unacknowledged_bar: float = 0.0
+    """Of what is sent so much may stay without the broker's acknowledgement. Nothing says what must become of that."""
     late_records: bool = False
     """A process is stopped past its lease: a record it had on its way can come late. It then loses, and is told."""
     flooded: bool = False

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from tests.chaos import disk
-from tests.chaos.fault import Fault, Scene, Step, now
+from tests.chaos.fault import UNACKNOWLEDGED_BAR, Fault, Scene, Step, now
 from tests.chaos.traces import felt_by_broker, felt_by_clickhouse, grown, lines_since
 
 FULL_S = 10.0
@@ -66,7 +66,7 @@ WATCHED = {"kafka": _broker, "clickhouse": _clickhouse}
 DISKS = (
     Fault(
         "disk-full-broker", "no space for the broker's log, for 10 s", (disk_full("kafka"),),
-        recovery_bar_s=30.0, small_disks=True,
+        recovery_bar_s=30.0, unacknowledged_bar=UNACKNOWLEDGED_BAR, small_disks=True,
     ),
     Fault(
         "disk-full-clickhouse", "no space for ClickHouse, for 10 s", (disk_full("clickhouse"),), small_disks=True,

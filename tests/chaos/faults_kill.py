@@ -10,7 +10,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from tests.chaos.chaos_stack import PROCESSES, STAGES, eventually, redis_must_start_empty
-from tests.chaos.fault import Fault, Scene, Step, now
+from tests.chaos.fault import UNACKNOWLEDGED_BAR, Fault, Scene, Step, now
 from tests.chaos.traces import events_since, sizes
 
 CANARY = "chaos-canary"
@@ -121,7 +121,10 @@ KILLS = (
         tuple(kill_process("dispatcher", number + 1) for number in range(PROCESSES)), flooded=True,
     ),
     Fault("kill-all", "kill -9 of all stage processes at once", (kill_all,), recovery_bar_s=30.0),
-    Fault("kill-broker", "kill -9 of the broker, back on its data", (kill_service("kafka"),), recovery_bar_s=30.0),
+    Fault(
+        "kill-broker", "kill -9 of the broker, back on its data", (kill_service("kafka"),), recovery_bar_s=30.0,
+        unacknowledged_bar=UNACKNOWLEDGED_BAR,
+    ),
     Fault("kill-clickhouse", "kill -9 of the ClickHouse front, back on its data", (kill_service("clickhouse"),)),
     Fault("redis-empty", "kill -9 of Redis, back without its data", (redis_empty,)),
     Fault("redis-flush", "FLUSHALL under load", (redis_flush,)),

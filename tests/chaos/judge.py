@@ -48,6 +48,10 @@ class Counts:
     """What was counted. ``examples`` are the first few of what is wrong."""
 
     requests: int = 0
+    offered: int = 0
+    """Records that were sent."""
+    unacknowledged: int = 0
+    """Of these those the broker did not acknowledge: they are neither good nor lost."""
     lost: int = 0
     duplicates: int = 0
     """Rows of a request in ClickHouse beyond the first, and dead letters of a record beyond the first. A row of another
@@ -130,6 +134,8 @@ class _Mine:
 
 def _terminals(evidence: Evidence, mine: _Mine, counts: Counts) -> None:
     counts.requests = len(mine.asked)
+    counts.offered = len(evidence.sent)
+    counts.unacknowledged = sum(not sent.place for sent in evidence.sent)
     asked_places = {seen.place for seen in mine.asked}
     letters = Counter(letter.made_from for letter in mine.letters)
     for sent in evidence.sent:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fairlane.ports import TenantUsage
+from tests.chaos.catalogue import FAULTS, SHORT
 from tests.chaos.experiment import missed, untested
 from tests.chaos.fault import Fault
 from tests.chaos.judge import Counts, Evidence, judge, late_of, settled
@@ -266,3 +267,18 @@ def test_a_wrong_cancellation_breaks_a_row_and_a_late_record_excuses_only_a_call
     assert missed(fault, Counts(good=1, succeeded=1), 0.0) == []
     assert len(missed(fault, Counts(good=1, succeeded=1, cancelled_unasked=1), 0.0)) == 1
     assert len(missed(fault, Counts(good=1, succeeded=1, cancelled_called=1), 0.0)) == (not late)
+
+
+def test_what_the_broker_did_not_acknowledge_is_counted(sound: Evidence) -> None:
+    unsure = Sent("good", "acme", f"{RUN}-7", 10.0)
+    counts = judge(replace(sound, sent=[*sound.sent, unsure]))
+    assert (counts.offered, counts.unacknowledged, counts.good) == (3, 1, 1)
+    assert judge(sound).unacknowledged == 0
+
+
+@pytest.mark.parametrize("name", [*FAULTS, SHORT.name])
+def test_only_where_the_broker_is_at_fault_may_a_few_stay_unacknowledged(name: str) -> None:
+    fault = {**FAULTS, SHORT.name: SHORT}[name]
+    few, many = (Counts(good=1, succeeded=1, offered=100, unacknowledged=count) for count in (10, 11))
+    assert bool(missed(fault, few, 0.0)) is (name not in ("kill-broker", "disk-full-broker", "short"))
+    assert "not acknowledged" in missed(fault, many, 0.0)[0]
