@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from fairlane.agents.acknowledgements import Acknowledgement, when_acknowledged
 from fairlane.agents.config_view import ConfigView
-from fairlane.agents.effects import source_of
+from fairlane.agents.effects import place_of, source_of
 from fairlane.agents.ended_admissions import EndedAdmissions
 from fairlane.agents.inbox_watch import InboxWatch
 from fairlane.agents.lane_entries import BoundEntry, LaneEntry
@@ -391,7 +391,7 @@ class PoolScheduler:
             if failure is None:
                 self._watch.written([ack.result() for ack in acks], source, finish)
             elif isinstance(failure, Poison) and refused is not None:
-                _log.error("terminal_refused", source=source.decode(errors="replace"), error=str(failure))
+                _log.error("terminal_refused", pool=self.pool, offset=place_of(source)[1], error=str(failure))
                 refused()
             else:
                 # Whether it is in the log is unknown; a takeover by a new process finds out.
