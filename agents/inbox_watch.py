@@ -8,12 +8,13 @@ directly follows the last one that was, or what stands between them has been rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from fairlane.agents.inbox_epochs import dispatch_of
 from fairlane.errors import Fatal
-from fairlane.ports import LogReader, Record
+from fairlane.ports import LogReader, Outgoing, Record
 
 
 class _Held(NamedTuple):
@@ -28,7 +29,10 @@ class InboxWatch:
     def __init__(self, inbox: str, epoch: int, markers: Mapping[int, int]) -> None:
         self._inbox = inbox
         self._epoch = epoch
-        self._following = {partition: offset + 1 for partition, offset in markers.items()}
+        self._known = {partition: offset + 1 for partition, offset in markers.items()}
+        """By partition the offset below which everything is known."""
+        self._ends: dict[int, int] = {}
+        """Where something else stands before ours: the offset behind our last one."""
         self._held: dict[int, list[_Held]] = {}
         self._closed = False
 
@@ -40,31 +44,39 @@ class InboxWatch:
         """Whether what was made from this is held back."""
         return any(each.source == source for held in self._held.values() for each in held)
 
-    def written(self, records: Sequence[Record], source: bytes, finish: Callable[[], None]) -> None:
-        """What was made from ``source`` stands in the log: finish it, or hold it back if a dispatch is among it, until
+    def sent(self, outgoing: Outgoing, ack: asyncio.Future[Record]) -> asyncio.Future[Record] | None:
+        """The acknowledgement, if this is a dispatch. Those of a partition come in order."""
+        if outgoing.topic != self._inbox:
+            return None
+        ack.add_done_callback(self._stands)
+        return ack
+
+    def _stands(self, dispatch: asyncio.Future[Record]) -> None:
+        if dispatch.cancelled() or dispatch.exception() is not None:
+            return
+        record = dispatch.result()
+        known = self._known.get(record.partition, 0)
+        if record.offset == known:
+            self._known[record.partition] = known + 1
+        elif record.offset > known:
+            self._ends[record.partition] = record.offset + 1
+
+    def written(self, dispatch: asyncio.Future[Record] | None, source: bytes, finish: Callable[[], None]) -> None:
+        """What was made from ``source`` stands in the log: finish it, or hold it back if it is a dispatch, until
         :meth:`check` has read what is before that.
         """
-        place = next(((each.partition, each.offset) for each in records if each.topic == self._inbox), None)
-        if place is None:
+        if dispatch is None or (record := dispatch.result()).offset < self._known.get(record.partition, 0):
             finish()
-            return
-        partition, offset = place
-        if partition not in self._held and offset <= self._following.get(partition, 0):
-            self._following[partition] = max(offset + 1, self._following.get(partition, 0))
-            finish()
-            return
-        self._held.setdefault(partition, []).append(_Held(offset, source, finish))
+        else:
+            self._held.setdefault(record.partition, []).append(_Held(record.offset, source, finish))
 
     async def check(self, reader: LogReader) -> None:
         """Finish what was held back. Raises Retry, or Fatal where somebody else's higher epoch stands there: only a
         takeover under a higher one still makes dispatches count.
         """
-        for partition in list(self._held):
-            # As it is now: while the log is read more may come, which is for the next time.
-            held = list(self._held[partition])
-            end = max(each.offset for each in held) + 1
-            starts, ends = {partition: self._following.get(partition, 0)}, {partition: end}
-            async for batch in reader.read(self._inbox, starts, ends):
+        for partition, end in list(self._ends.items()):
+            begin = self._known.get(partition, 0)
+            async for batch in reader.read(self._inbox, {partition: begin}, {partition: end}):
                 for record in batch:
                     dispatch = dispatch_of(record)
                     if dispatch is not None and dispatch.epoch > self._epoch:
@@ -74,9 +86,13 @@ class InboxWatch:
                         )
             if self._closed:
                 return
-            self._following[partition] = end
-            left = [each for each in self._held.pop(partition) if each.offset >= end]
-            if left:
+            self._known[partition] = end
+            if self._ends[partition] == end:
+                # Else more of ours came while this was read, and was not known to follow it.
+                del self._ends[partition]
+            held = self._held.pop(partition, [])
+            if left := [each for each in held if each.offset >= end]:
                 self._held[partition] = left
             for each in held:
-                each.finish()
+                if each.offset < end:
+                    each.finish()

@@ -367,7 +367,6 @@ class PoolScheduler:
         outgoing = self._records.unusable(record, failure, self._clock.now_ms())
         admission = header(record.headers, SOURCE)
         if admission is not None and outgoing[-1].topic == self._results:
-            # A dead letter answers no request, so it must not stand in for one.
             self._ended.add(admission)
         self._write(outgoing, source, finish, refused=finish)
 
@@ -379,6 +378,7 @@ class PoolScheduler:
         refused: Callable[[], None] | None = None,
     ) -> None:
         acks = [self._publisher.send(item) for item in outgoing]
+        dispatch = self._watch.sent(outgoing[-1], acks[-1])
         size = OnItsWay.size_of(outgoing)
         self._on_its_way.size += size
         self._writing.add(source)
@@ -389,7 +389,7 @@ class PoolScheduler:
             if self._lost:
                 return
             if failure is None:
-                self._watch.written([ack.result() for ack in acks], source, finish)
+                self._watch.written(dispatch, source, finish)
             elif isinstance(failure, Poison) and refused is not None:
                 _log.error("terminal_refused", pool=self.pool, offset=place_of(source)[1], error=str(failure))
                 refused()

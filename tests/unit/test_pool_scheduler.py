@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from fairlane.agents.inbox_watch import InboxWatch
 from fairlane.agents.on_its_way import OnItsWay
 from fairlane.agents.pool_scheduler import RETURN_MS, PoolScheduler
 from fairlane.agents.pool_takeover import Inherited
-from fairlane.errors import Fatal
+from fairlane.errors import Fatal, Retry
 from fairlane.ports import Outgoing, Record
 from fairlane.schemas.base import timestamp_from_ms
 from fairlane.schemas.codec import encode
@@ -192,3 +195,19 @@ async def test_a_dispatch_behind_what_voids_nothing_is_finished_once_that_is_kno
     assert len(pool.done) == 1
     await pool.scheduler.check_inbox(world.reader)
     assert len(pool.done) == 1
+
+
+async def test_dispatches_whose_decisions_are_acknowledged_in_another_order_ask_the_log_nothing(world: World) -> None:
+    watch = InboxWatch("inbox", 7, {0: 4})
+    finished: list[bytes] = []
+    acks = []
+    for offset in (5, 6):
+        ack: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        acks.append(watch.sent(Outgoing("inbox", b"k", b"", ()), ack))
+        ack.set_result(Record("inbox", 0, offset, 0, b"k", b""))
+    await asyncio.sleep(0)
+    for source, dispatch in ((b"second", acks[1]), (b"first", acks[0])):
+        watch.written(dispatch, source, partial(finished.append, source))
+    assert finished == [b"second", b"first"]
+    world.log.fail_next("read", Retry("nothing is to be read"))
+    await watch.check(world.reader)
