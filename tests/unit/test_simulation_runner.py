@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
@@ -133,6 +134,15 @@ def test_the_command_fails_if_too_little_succeeds(
     assert "of the good requests succeeded" in capsys.readouterr().out
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell without job control starts what it puts into the background with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_is_heard_between_two_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
     original = run.live
