@@ -45,7 +45,7 @@ class InboxWatch:
         return any(each.source == source for held in self._held.values() for each in held)
 
     def sent(self, outgoing: Outgoing, ack: asyncio.Future[Record]) -> asyncio.Future[Record] | None:
-        """The acknowledgement, if this is a dispatch. Those of a partition come in order."""
+        """The acknowledgement, if this is a dispatch. Those of a partition mostly come in order."""
         if outgoing.topic != self._inbox:
             return None
         ack.add_done_callback(self._stands)
@@ -59,7 +59,8 @@ class InboxWatch:
         if record.offset == known:
             self._known[record.partition] = known + 1
         elif record.offset > known:
-            self._ends[record.partition] = record.offset + 1
+            # The largest: acknowledgements of one partition may be told in another order.
+            self._ends[record.partition] = max(record.offset + 1, self._ends.get(record.partition, 0))
 
     def written(self, dispatch: asyncio.Future[Record] | None, source: bytes, finish: Callable[[], None]) -> None:
         """What was made from ``source`` stands in the log: finish it, or hold it back if it is a dispatch, until

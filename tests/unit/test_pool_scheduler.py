@@ -211,3 +211,18 @@ async def test_dispatches_whose_decisions_are_acknowledged_in_another_order_ask_
     assert finished == [b"second", b"first"]
     world.log.fail_next("read", Retry("nothing is to be read"))
     await watch.check(world.reader)
+
+
+async def test_dispatches_that_are_acknowledged_in_another_order_are_all_finished(world: World) -> None:
+    inbox = NAMES.inbox("sim")
+    watch = InboxWatch(inbox, 7, {0: -1})
+    finished: list[bytes] = []
+    records = [world.log.append(Outgoing(inbox, b"k", b"", (), 0)) for _ in range(4)]
+    for record in reversed(records):
+        ack: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        dispatch = watch.sent(Outgoing(inbox, b"k", b"", ()), ack)
+        ack.set_result(record)
+        await asyncio.sleep(0)
+        watch.written(dispatch, b"%d" % record.offset, partial(finished.append, b"%d" % record.offset))
+    await watch.check(world.reader)
+    assert sorted(finished) == [b"0", b"1", b"2", b"3"]
