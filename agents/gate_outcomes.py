@@ -12,7 +12,7 @@ from fairlane.agents.outgoing import PublicRecords, decision_id, letter_about
 from fairlane.agents.topic_names import TopicNames
 from fairlane.ports import Admission, Outgoing, Record
 from fairlane.schemas.base import timestamp_from_ms, timestamp_to_ms
-from fairlane.schemas.codec import encode
+from fairlane.schemas.codec import decode, encode
 from fairlane.schemas.decision import Decision, DecisionKind, Reason
 from fairlane.schemas.errors import ErrorCode, ErrorDetail, error
 from fairlane.schemas.headers import (
@@ -26,6 +26,7 @@ from fairlane.schemas.headers import (
     identity_header,
     trace_id,
 )
+from fairlane.schemas.joined import Asking, Joining
 from fairlane.schemas.result import Cost, Result, Status, Timings, Usage
 from fairlane.schemas.topics import request_key
 
@@ -87,7 +88,7 @@ class GateOutcomes:
         """A decision alone, with all that is needed to answer once ``owner`` is answered."""
         reason = Reason(code="joined", message=f"{owner} has this idempotency key and is in flight")
         extra = (
-            (JOINED, orjson.dumps({"owner": owner, "answering": answering.encode().decode()})),
+            (JOINED, encode(Joining(owner=owner, answering=answering.encode().decode()))),
             (IDENTITY, answering.identity.encode()),
         )
         ids = (answering.tenant_id, answering.request_id)
@@ -216,8 +217,8 @@ class Answering:
 
     @classmethod
     def decode(cls, value: bytes) -> Answering:
-        """Undo :meth:`encode`."""
-        return cls(**orjson.loads(value))
+        """Undo :meth:`encode`. Raises DecodeError for anything else."""
+        return cls(**dict(decode(Asking, value)))
 
 
 def replay_of(stored: Result, answering: Answering, config_version: str, now_ms: int) -> Result:

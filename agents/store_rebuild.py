@@ -17,8 +17,6 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-import orjson
-
 from fairlane.agents.effects import CLOCK_MARGIN_MS
 from fairlane.agents.inbox_epochs import EpochFence, decode_note, dispatch_of
 from fairlane.agents.settlement import settlement_of
@@ -31,6 +29,7 @@ from fairlane.schemas.base import timestamp_to_ms
 from fairlane.schemas.codec import DecodeError, decode
 from fairlane.schemas.headers import JOINED, header, identity_of
 from fairlane.schemas.job import Job
+from fairlane.schemas.joined import Asking, Joining
 from fairlane.schemas.result import Result
 from fairlane.schemas.topics import request_key
 from fairlane.telemetry import Metrics, get_logger
@@ -238,15 +237,20 @@ class StoreRebuild:
         raw, identity = header(record.headers, JOINED), identity_of(record.headers)
         if raw is None or identity is None:
             return None
-        joined = orjson.loads(raw)
-        asking = orjson.loads(joined["answering"])
+        try:
+            joining = decode(Joining, raw)
+            asking = decode(Asking, joining.answering.encode())
+        except DecodeError as failure:
+            at = {"partition": record.partition, "offset": record.offset}
+            _log.warning("joined_header_unreadable", **at, error=str(failure))
+            return None
         return Joined(
-            asking["tenant_id"],
-            asking["request_id"],
-            asking["idempotency_key"],
+            asking.tenant_id,
+            asking.request_id,
+            asking.idempotency_key or asking.request_id,
             *identity,
-            joined["owner"],
-            joined["answering"].encode(),
+            joining.owner,
+            joining.answering.encode(),
             self._ttl_s,
         )
 

@@ -24,7 +24,7 @@ IDENTITY = "fairlane-identity"
 """What identifies a request to admission: the ``topic/partition/offset`` of its record on ``requests``
 and the fingerprint of its body, with a space between. The admission store is rebuilt from it."""
 JOINED = "fairlane-joined"
-"""On a ``joined`` decision: whose answer is waited for and what that answer repeats of the request (JSON)."""
+"""On a ``joined`` decision: whose answer is waited for and what that answer repeats of the request."""
 
 PASSED_ON_BYTES_MAX = 4_096
 """Tickets and identities have less than 2 KiB: topic names and ids are bounded."""

@@ -15,7 +15,7 @@ from fairlane.schemas.base import Identifier, Labels, NanoUsd, Timestamp, TokenC
 JOB_SCHEMA = "fairlane.job.v1"
 
 
-_EpochMs = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+EpochMs = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 """Milliseconds since the epoch: whatever the timestamp of a Kafka record can be."""
 
 
@@ -28,9 +28,9 @@ class Ticket(WireModel):
     model: str
     input_tokens: TokenCount
     output_limit: TokenCount
-    received_ms: _EpochMs
-    admitted_ms: _EpochMs
-    deadline_ms: _EpochMs | None = None
+    received_ms: EpochMs
+    admitted_ms: EpochMs
+    deadline_ms: EpochMs | None = None
     trace_id: str | None = None
 
 
@@ -38,7 +38,7 @@ class Dispatch(WireModel):
     """The ``fairlane-dispatch`` header of an inbox record."""
 
     epoch: Annotated[int, Field(ge=0)]
-    dispatched_ms: _EpochMs
+    dispatched_ms: EpochMs
 
 
 class JobRoute(WireModel):

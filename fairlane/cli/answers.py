@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
+from fairlane.cli.record_text import fields_of
 from fairlane.errors import Retry
 from fairlane.ports import LogReader, Record
 from fairlane.schemas.topics import CHUNKS, DEAD_LETTERS, DECISIONS, RESULTS, TopicSpec, partition_for, request_key
@@ -122,12 +122,12 @@ class AnswerFollower:
             await self._look_up(self._duplicates(batch))
         elif spec is DEAD_LETTERS:
             for record in batch:
-                self._take_dead_letter(json.loads(record.value or b"{}"))
+                self._take_dead_letter(fields_of(record))
         elif spec is CHUNKS:
             for record in batch:
                 expected = self._expected.get(record.key or b"")
-                if expected is not None and expected.on_chunk is not None:
-                    expected.on_chunk(json.loads(record.value or b"{}"))
+                if expected is not None and expected.on_chunk is not None and (chunk := fields_of(record)):
+                    expected.on_chunk(chunk)
         else:
             self._take_results(batch)
 
@@ -146,8 +146,8 @@ class AnswerFollower:
 
     def _take_results(self, batch: Sequence[Record]) -> None:
         for record in batch:
-            if record.key in self._expected and record.value is not None:
-                self._resolve(record.key, AnswerKind.RESULT, json.loads(record.value))
+            if record.key in self._expected and (result := fields_of(record)).get("status") is not None:
+                self._resolve(record.key, AnswerKind.RESULT, result)
 
     def _resolve(self, key: bytes, kind: AnswerKind, value: Mapping[str, Any]) -> None:
         expected = self._expected.get(key)
@@ -158,7 +158,7 @@ class AnswerFollower:
         return {
             record.key
             for record in batch
-            if record.key in self._expected and record.value and json.loads(record.value).get("kind") == "duplicate"
+            if record.key in self._expected and fields_of(record).get("kind") == "duplicate"
         }
 
     async def _look_up(self, keys: set[bytes]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from fairlane.cli.record_text import fields_of
 from fairlane.cli.story import Evidence
 from fairlane.errors import Reject
 from fairlane.schemas.base import format_timestamp, timestamp_from_ms
@@ -100,7 +100,7 @@ async def tenants_in_log(reader: LogReader, prefix: str, request_id: str, since_
         async for batch in reader.read(topic, await reader.offsets_at(topic, since_ms), await reader.ends(topic)):
             for record in batch:
                 if request_id.encode() in (record.value or b""):
-                    value = _parsed(record)
+                    value = fields_of(record)
                     if value.get("request_id") == request_id and isinstance(value.get("tenant_id"), str):
                         found.add(value["tenant_id"])
         if found:
@@ -205,7 +205,7 @@ async def _scan(reader: LogReader, prefix: str, spec: TopicSpec, evidence: Evide
 
 
 def _add(evidence: Evidence, spec: TopicSpec, record: Record) -> None:
-    value = _parsed(record)
+    value = fields_of(record)
     if (value.get("tenant_id"), value.get("request_id")) != (evidence.tenant_id, evidence.request_id):
         return
     evidence.sources.add("log")
@@ -221,11 +221,3 @@ def _add(evidence: Evidence, spec: TopicSpec, record: Record) -> None:
         evidence.dead_letters.append(value)
     elif evidence.request is None:
         evidence.request = {**value, "received_at": format_timestamp(timestamp_from_ms(record.timestamp_ms))}
-
-
-def _parsed(record: Record) -> dict[str, Any]:
-    try:
-        value = json.loads(record.value or b"{}")
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -64,6 +64,15 @@ def error_text(error: Fields) -> str:
     return text
 
 
+def fields_of(record: Record) -> dict[str, Any]:
+    """The members of the value; none where it is no JSON object: anybody may write to a topic."""
+    try:
+        value = json.loads(record.value or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def record_line(topic: str, record: Record) -> str:
     """One line for a record of the topic with this registry name."""
     time = format_timestamp(timestamp_from_ms(record.timestamp_ms))[11:-1]
@@ -72,7 +81,7 @@ def record_line(topic: str, record: Record) -> str:
         return f"{time}  {key}  deleted"
     try:
         value = json.loads(record.value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return f"{time}  {key}  not JSON, {len(record.value)} bytes"
     describe = _DESCRIBE.get(topic, _any)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -149,6 +149,19 @@ async def test_a_dead_letter_of_somebody_that_names_no_request_disturbs_no_wait(
         write(log, "results", "r-2", result_json("r-2"))
         later = follower.expect("acme", "r-2")
         assert (await asyncio.wait_for(later, 5)).value["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("value", [b"garbage", b"[]", b"[" * 100_000, b"\xff", b'"text"', b"{}"])
+@pytest.mark.parametrize("topic", ["results", "dead-letters", "decisions", "chunks"])
+async def test_what_somebody_else_wrote_there_disturbs_no_wait(log: MemoryLog, topic: str, value: bytes) -> None:
+    chunks: list[Mapping[str, object]] = []
+    async with AnswerFollower(MemoryReader(log), PREFIX, chunks=True) as follower:
+        answer = follower.expect("acme", "r-1", on_chunk=chunks.append)
+        log.append(Outgoing(PREFIX + topic, request_key("acme", "r-1"), value))
+        await asyncio.sleep(0.01)
+        write(log, "results", "r-1", result_json("r-1"))
+        assert (await asyncio.wait_for(answer, 5)).value["status"] == "succeeded"
+    assert chunks == []
 
 
 @pytest.mark.parametrize("told_first", [True, False])

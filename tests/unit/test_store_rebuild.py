@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from fairlane.adapters.memory_admission import MemoryAdmissionStore
 from fairlane.agents import store_rebuild
+from fairlane.agents.pool_takeover import MARKER_KEY
 from fairlane.agents.rebuilding_store import RebuildingStore
 from fairlane.agents.store_rebuild import Groups, StoreRebuild
 from fairlane.errors import Fatal, Retry
 from fairlane.ports import Outgoing, Record, StoreEmptied, TenantUsage
 from fairlane.schemas.base import timestamp_from_ms
-from fairlane.schemas.codec import encode
-from fairlane.schemas.headers import IDENTITY, SOURCE, only
+from fairlane.schemas.codec import decode, encode
+from fairlane.schemas.headers import DISPATCH, IDENTITY, JOINED, SOURCE, only
+from fairlane.schemas.job import Dispatch, Job
 from fairlane.schemas.result import Cost, Result, Status, Timings
 from fairlane.telemetry import NO_METRICS
 from tests.contract.admission_store import request as asked
@@ -122,6 +125,61 @@ async def test_a_redelivered_record_gets_nothing_a_second_time(world: World, sto
     await successor.step()
     assert (len(world.values(NAMES.results)), len(world.log.records(NAMES.lanes("sim")))) == before
     assert (await usage(store)).undispatched == 1
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"garbage",
+        b"[]",
+        b"{}",
+        b'{"owner":"r-1"}',
+        b'{"owner":1,"answering":"{}"}',
+        b'{"owner":"r-1","answering":"null"}',
+        b'{"owner":"r-1","answering":"{\\"tenant_id\\":\\"acme\\",\\"surprise\\":1}"}',
+        b"[" * 100_000,
+    ],
+)
+async def test_a_joined_decision_that_no_gate_wrote_is_passed_over(
+    world: World, store: MemoryAdmissionStore, header: bytes
+) -> None:
+    gate = Feed(world, gate_of(world, store), REQUESTS)
+    await gate.assign()
+    for request_id in ("r-1", "r-2"):
+        world.put(REQUESTS, request(request_id, idempotency_key="k"))
+    await gate.step()
+    forged = ((JOINED, header), (IDENTITY, b"requests/0/7 fingerprint"))
+    at = world.log.append(Outgoing(NAMES.decisions, b"acme/r-9", b"{}", forged))
+    store.empty()
+    with capture_logs() as logs:
+        assert await rebuild_of(world, store).run()
+    unreadable = [each for each in logs if each["event"] == "joined_header_unreadable"]
+    assert [(each["partition"], each["offset"]) for each in unreadable] == [(at.partition, at.offset)]
+    assert [each["joined"] for each in logs if each["event"] == "store_rebuilt"] == [1]
+
+
+async def test_a_dispatch_that_is_void_is_not_in_flight(world: World, store: MemoryAdmissionStore) -> None:
+    gate = Feed(world, gate_of(world, store), REQUESTS)
+    await gate.assign()
+    world.put(REQUESTS, request("r-1"))
+    await gate.step()
+    async with dispatching(world, config(), store) as dispatcher:
+        await dispatcher.step()
+    [dispatched] = bound(world)
+    store.empty()
+    # An owner that had lost the pool dispatches behind the marker of the next one.
+    now_ms = world.clock.now_ms()
+    for epoch, key, value in ((now_ms + 2, MARKER_KEY, None), (now_ms + 1, b"acme/r-2", _renamed(dispatched, "r-2"))):
+        header = (DISPATCH, encode(Dispatch(epoch=epoch, dispatched_ms=now_ms)))
+        headers = (header, *only(dispatched.headers, IDENTITY))
+        world.log.append(Outgoing(dispatched.topic, key, value, headers, partition=dispatched.partition))
+    with capture_logs() as logs:
+        assert await rebuild_of(world, store).run()
+    assert [each["in_flight"] for each in logs if each["event"] == "store_rebuilt"] == [1]
+
+
+def _renamed(dispatched: Record, request_id: str) -> bytes:
+    return encode(decode(Job, dispatched.value or b"").model_copy(update={"request_id": request_id}))
 
 
 async def test_a_cost_older_than_identities_are_kept_still_counts(world: World, store: MemoryAdmissionStore) -> None:
