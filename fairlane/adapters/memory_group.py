@@ -50,11 +50,12 @@ class MemoryGroup:
         """Enter; returns the member's name. The successor of a static member takes over in its place."""
         self._names += 1
         name = f"member-{self._names:04d}"
+        preparing = self.preparing  # forgetting the last member ends that
         for old_name, old in list(self._members.items()):
             if membership.instance and old.instance == membership.instance:
                 self._forget(old_name)
                 old.wake()
-                if not self.preparing:
+                if not preparing:
                     membership.assignment, membership.generation = old.assignment, old.generation
                     self._members[name] = membership
                     return name

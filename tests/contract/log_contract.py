@@ -332,6 +332,24 @@ class ConsumerContract:
         assert after.owned == before.owned
         assert other.events == untouched
 
+    async def test_a_killed_member_with_a_name_that_comes_back_while_it_is_waited_for_gets_what_others_left(
+        self, log: LogUnderTest, members: Members
+    ) -> None:
+        topic = await log.topic(4)
+        group = log.name("g")
+        killed = log.consumer(group, [topic], instance=log.name("one"))
+        name = killed._instance  # type: ignore[attr-defined]
+        await members.add(killed)
+        leaving = log.consumer(group, [topic])
+        await members.add(leaving)
+        await members.settled(4)
+        await log.kill(killed)
+        members.drop(killed)
+        members.drop(leaving)
+        await leaving.stop()
+        await members.add(log.consumer(group, [topic], instance=name))
+        await members.settled(4)
+
     async def test_a_whole_topic_goes_to_one_member_and_stays_until_it_dies(
         self, log: LogUnderTest, members: Members
     ) -> None:
