@@ -72,10 +72,15 @@ def source_of(record: Record) -> bytes:
     return f"{record.topic}/{record.partition}/{record.offset}".encode()
 
 
+_OFFSET_DIGITS_MAX = 19
+"""Of 2**63 - 1, the largest offset."""
+
+
 def place_of(source: bytes) -> tuple[bytes, int]:
     """The prefix and the offset of a source; the offset is -1 where it is none that a stage writes."""
     prefix, slash, offset = source.rpartition(b"/")
-    return prefix + slash, int(offset) if offset.isdigit() else -1
+    # The length first: anybody may write the header, and Python refuses to read thousands of digits.
+    return prefix + slash, int(offset) if len(offset) <= _OFFSET_DIGITS_MAX and offset.isdigit() else -1
 
 
 def source_prefix(partition: TopicPartition) -> bytes:

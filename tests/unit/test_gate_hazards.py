@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
 from fairlane.adapters.memory_admission import MemoryAdmissionStore
+from fairlane.adapters.memory_log import MemoryLog, MemoryReader
 from fairlane.agents.config_view import ConfigView
 from fairlane.agents.gate import Gate, GateSettings
 from fairlane.agents.intake import IntakeLimits
 from fairlane.errors import Fatal, Retry
-from fairlane.ports import Admission, AdmissionRequest, Restored, TopicPartition
+from fairlane.ports import Admission, AdmissionRequest, Outgoing, Record, Restored, TopicPartition
 from fairlane.schemas.catalog import Pool
+from fairlane.schemas.headers import SOURCE
 from fairlane.telemetry import NO_METRICS
 from tests.stage_harness import NAMES, Feed, World, config, model_entry, request
 from tests.unit.test_dispatcher_hazards import FullPublisher
@@ -320,3 +322,43 @@ async def test_of_what_predecessors_wrote_only_what_may_come_again_is_kept(world
     assert set(successor._effects) == {f"{REQUESTS}/0/4".encode()}
     await successor.revoked(frozenset({TopicPartition(REQUESTS, 0)}))
     assert successor._effects == {}
+
+
+@pytest.mark.parametrize("topic", [NAMES.results, NAMES.dead_letters, NAMES.decisions])
+async def test_a_source_that_no_stage_wrote_keeps_no_gate_from_its_partitions(
+    world: World, store: RecordingStore, topic: str
+) -> None:
+    world.put(REQUESTS, request("r-1"))
+    world.log.append(Outgoing(topic, b"k", b"{}", ((SOURCE, f"{REQUESTS}/0/{'9' * 5_000}".encode()),)))
+    feed = await feed_of(world, store)
+    await feed.step()
+    assert len(world.log.records(LANES)) == 1
+
+
+class Asked(MemoryReader):
+    """Remembers of which topics it was asked only for what is committed."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log)
+        self.committed_only: dict[str, bool] = {}
+
+    async def read(
+        self,
+        topic: str,
+        starts: Mapping[int, int],
+        ends: Mapping[int, int] | None = None,
+        *,
+        committed_only: bool = False,
+    ) -> AsyncIterator[Sequence[Record]]:
+        """See the port."""
+        self.committed_only[topic] = committed_only
+        async for batch in super().read(topic, starts, ends, committed_only=committed_only):
+            yield batch
+
+
+async def test_what_was_aborted_among_requests_is_not_looked_back_to(world: World, store: RecordingStore) -> None:
+    world.put(REQUESTS, request("r-1"))
+    world.reader = asked = Asked(world.log)
+    await feed_of(world, store)
+    assert asked.committed_only == {REQUESTS: True, **dict.fromkeys(asked.committed_only.keys() - {REQUESTS}, False)}
+    assert NAMES.results in asked.committed_only
