@@ -27,10 +27,14 @@ PREDICTION_KEEP = 0.8
 """Moving average of output lengths: 4/5 old, 1/5 new, the paper's window of five (section 4.3)."""
 
 FIRST_PREDICTION = 128
+COUNTER_MAX = 1e30
+"""Beyond all service there can be. A counter that became infinite, by a tiny weight or a forged snapshot, could be
+neither compared nor written any more."""
 PREDICTIONS_MAX = 20_000
+GONE_SPARE = 100
 DEADLINES_SPARE = 1_000
-"""Deadlines kept of requests that are gone, besides as many as wait: they leave when they come to the head, and one
-that waits long at the head would keep all behind it, with their records."""
+"""Places in a lane, and deadlines, kept of requests that are gone, besides as many as wait: they leave when they come
+to the head, and one that waits long at the head would keep all behind it, with their records."""
 BANDS = ("critical", "high", "normal", "low", "batch")
 
 
@@ -79,9 +83,18 @@ class Pick:
 
 @dataclass(slots=True)
 class _Lane:
+    """``waiting`` of the queue are not gone, among them its head."""
+
     tenant_id: str
     queue: deque[Waiting] = field(default_factory=deque)
+    waiting: int = 0
     version: int = 0
+
+    def drop_gone(self) -> None:
+        while self.queue and self.queue[0].gone:
+            self.queue.popleft()
+        if len(self.queue) > 2 * self.waiting + GONE_SPARE:
+            self.queue = deque(waiting for waiting in self.queue if not waiting.gone)
 
 
 class FairQueue:
@@ -140,21 +153,22 @@ class FairQueue:
         After :meth:`restore` who waits comes in the order of the log, and the first of them is no measure for the
         others: a tenant whose request is older than the snapshot was waiting then, so it stands where it stood.
         """
-        tenant = waiting.tenant_id
-        if self.waiting(tenant) == 0:
-            if tenant not in self._restored or waiting.arrived_ms > self._restored_ms:
+        tenant, waited_then = waiting.tenant_id, waiting.arrived_ms <= self._restored_ms
+        if waited_then and tenant in self._lifted:
+            # A newer request of it was read first, from another partition.
+            self._charge(tenant, -self._lifted.pop(tenant) * self._weights.get(tenant, 1.0))
+        elif self.waiting(tenant) == 0:
+            if tenant not in self._restored or not waited_then:
                 stood = self.counter(tenant)
                 self._counters[tenant] = max(stood, self._lift_to())
-                if tenant in self._restored:
-                    self._lifted[tenant] = self._counters[tenant] - stood
+                if tenant in self._restored or tenant in self._lifted:
+                    self._lifted[tenant] = self._lifted.get(tenant, 0.0) + self._counters[tenant] - stood
             self._restored.discard(tenant)
-        if tenant in self._lifted and waiting.arrived_ms <= self._restored_ms:
-            # A newer request of it was read first, from another partition: it did wait at the time.
-            self._charge(tenant, -self._lifted.pop(tenant) * self._weights.get(tenant, 1.0))
         lane = self._lanes[waiting.band].setdefault(tenant, _Lane(tenant))
-        waiting.own_ahead = len(lane.queue)
+        waiting.own_ahead = lane.waiting
         waiting.picks_at_arrival = self._picks
         lane.queue.append(waiting)
+        lane.waiting += 1
         self._by_key[waiting.key] = waiting
         self._waiting_of[tenant] = self.waiting(tenant) + 1
         if waiting.deadline_ms is not None:
@@ -163,7 +177,7 @@ class FairQueue:
             if len(self._deadlines) > 2 * len(self._by_key) + DEADLINES_SPARE:
                 self._deadlines = [each for each in self._deadlines if not each[2].gone]
                 heapq.heapify(self._deadlines)
-        if len(lane.queue) == 1:
+        if lane.waiting == 1:
             self._offer(waiting.band, lane)
 
     def pick(self) -> Pick | None:
@@ -178,12 +192,10 @@ class FairQueue:
         return None
 
     def _take(self, band: str, lane: _Lane) -> Pick:
-        waiting = lane.queue.popleft()
+        waiting = lane.queue[0]
         before = self._picks - waiting.picks_at_arrival
         self._picks += 1
-        self._forget(waiting)
-        if not lane.queue:
-            del self._lanes[band][lane.tenant_id]
+        self._leave(waiting, lane)
         predicted = self.predicted_output(lane.tenant_id, waiting.model, waiting.output_limit)
         units = service_cost(waiting.input_tokens, predicted)
         self._charge(lane.tenant_id, units)
@@ -222,12 +234,9 @@ class FairQueue:
         if waiting is None:
             return None
         lane = self._lanes[waiting.band][waiting.tenant_id]
-        lane.queue.remove(waiting)
-        self._forget(waiting)
-        if lane.queue:
+        if self._leave(waiting, lane):
             self._offer(waiting.band, lane)
         else:
-            del self._lanes[waiting.band][waiting.tenant_id]
             self._keep_floor(waiting.tenant_id)
         return waiting
 
@@ -247,10 +256,10 @@ class FairQueue:
 
     def restore(self, counters: Mapping[str, float], floor: float, predicted: Mapping[str, float], at_ms: int) -> None:
         """Go on from a snapshot of that time; call before anything waits, and :meth:`returned` once that has come."""
-        self._counters = dict(counters)
+        self._counters = {tenant: min(max(c, -COUNTER_MAX), COUNTER_MAX) for tenant, c in counters.items()}
         self._restored, self._restored_ms = set(counters), at_ms
-        self._floor = floor
-        self._predicted = OrderedDict(predicted)
+        self._floor = min(max(floor, -COUNTER_MAX), COUNTER_MAX)
+        self._predicted = OrderedDict((name, max(0.0, tokens)) for name, tokens in predicted.items())
 
     def returned(self) -> None:
         """Whoever waited at the time of the snapshot is here again or does not come back."""
@@ -259,7 +268,7 @@ class FairQueue:
 
     def _charge(self, tenant_id: str, units: float) -> None:
         counter = self.counter(tenant_id) + units / self._weights.get(tenant_id, 1.0)
-        self._counters[tenant_id] = counter
+        self._counters[tenant_id] = min(max(counter, -COUNTER_MAX), COUNTER_MAX)
         for band in BANDS if self.waiting(tenant_id) else ():
             lane = self._lanes[band].get(tenant_id)
             if lane is not None:
@@ -274,8 +283,8 @@ class FairQueue:
             self._unsettled[tenant] = left
             return
         self._unsettled.pop(tenant, None)
-        if not self.waiting(tenant) and self.counter(tenant) <= self._lift_to():
-            # A return would lift it to the same value anyway.
+        if not self.waiting(tenant) and tenant not in self._lifted and self.counter(tenant) <= self._lift_to():
+            # A return would lift it to the same value anyway. Not so where the lift may have to be taken back.
             self._counters.pop(tenant, None)
 
     def _keep_floor(self, tenant_id: str) -> None:
@@ -313,11 +322,17 @@ class FairQueue:
             return self._floor
         return min(self.counter(lane.tenant_id) for band in BANDS if (lane := self._best(band)) is not None)
 
-    def _forget(self, waiting: Waiting) -> None:
+    def _leave(self, waiting: Waiting, lane: _Lane) -> bool:
+        """Whether others wait in the lane."""
         waiting.gone = True
+        lane.waiting -= 1
+        lane.drop_gone()
+        if not lane.waiting:
+            del self._lanes[waiting.band][waiting.tenant_id]
         del self._by_key[waiting.key]
         left = self._waiting_of[waiting.tenant_id] - 1
         if left:
             self._waiting_of[waiting.tenant_id] = left
         else:
             del self._waiting_of[waiting.tenant_id]
+        return lane.waiting > 0

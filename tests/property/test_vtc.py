@@ -5,12 +5,22 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from itertools import permutations
+from math import isfinite
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlane.policy.vtc import BANDS, DEADLINES_SPARE, FIRST_PREDICTION, Charge, FairQueue, Waiting, service_cost
+from fairlane.policy.vtc import (
+    BANDS,
+    DEADLINES_SPARE,
+    FIRST_PREDICTION,
+    GONE_SPARE,
+    Charge,
+    FairQueue,
+    Waiting,
+    service_cost,
+)
 
 
 def key(tenant: str, number: int) -> bytes:
@@ -301,3 +311,69 @@ def test_a_lift_at_the_takeover_is_taken_back_once_and_never_after_all_have_retu
     queue.returned()
     queue.push(replace(waiting("a", 3), arrived_ms=500))
     assert queue.counter("a") == 5_000.0
+
+
+def test_a_lift_is_taken_back_once_whatever_the_tenant_weighs() -> None:
+    queue = FairQueue()
+    queue.set_weights({"late": 2.0})
+    queue.restore({"busy": 1_000.0, "late": 10.0}, 0.0, {}, at_ms=5)
+    queue.push(waiting("busy", 1))
+    queue.push(waiting("late", 6))
+    assert queue.counter("late") == 1_000
+    for number in (5, 4):
+        queue.push(waiting("late", number))
+        assert queue.counter("late") == 10
+
+
+def test_a_lift_is_not_taken_from_a_tenant_that_was_forgotten_since() -> None:
+    queue = FairQueue()
+    queue.restore({"busy": 1_000.0, "late": 10.0}, 0.0, {}, at_ms=5)
+    queue.push(waiting("busy", 1))
+    queue.push(waiting("late", 6, tokens=1))
+    charges = {pick.charge.tenant_id: pick.charge for pick in (queue.pick(), queue.pick()) if pick is not None}
+    queue.push(waiting("busy", 7))
+    queue.settle(charges["busy"], 100, 5_000)
+    queue.settle(charges["late"], 1, 0)
+    queue.push(waiting("late", 4))
+    assert queue.counter("late") == 10 + 1
+
+
+@given(st.permutations(range(8)), st.integers(0, 8))
+def test_requests_that_leave_in_any_order_leave_the_others_in_theirs(order: list[int], leaving: int) -> None:
+    queue = FairQueue()
+    for number in range(8):
+        queue.push(waiting("acme", number))
+    for number in order[:leaving]:
+        assert queue.remove(key("acme", number)) is not None
+        assert queue.remove(key("acme", number)) is None
+    queue.push(waiting("acme", 9))
+    left = [key("acme", number) for number in (*sorted(order[leaving:]), 9)]
+    assert queue.waiting("acme") == len(left)
+    picks = [queue.pick() for _ in left]
+    assert [pick.waiting.key for pick in picks if pick is not None] == left
+    assert [pick.own_before for pick in picks if pick is not None] == list(range(len(left)))
+    assert queue.pick() is None
+
+
+def test_a_lane_whose_end_leaves_again_and_again_keeps_none_of_it() -> None:
+    queue = FairQueue()
+    for number in range(2_000):
+        queue.push(waiting("acme", number))
+    for number in range(1_999, 0, -1):
+        queue.remove(key("acme", number))
+    assert len(queue._lanes["normal"]["acme"].queue) <= 2 + GONE_SPARE
+
+
+@pytest.mark.parametrize("value", [1.7e308, -1.7e308])
+def test_whatever_a_snapshot_says_the_next_one_can_be_written(value: float) -> None:
+    queue = FairQueue()
+    queue.set_weights({"acme": 5e-324})
+    queue.restore({"acme": value, "globex": value}, value, {"acme\0m": value, "globex\0m": value}, at_ms=5)
+    for number, tenant in enumerate(("acme", "globex", "new")):
+        queue.push(waiting(tenant, number))
+    for _ in range(3):
+        pick = queue.pick()
+        assert pick is not None
+        queue.settle(pick.charge, 10, 10)
+    counters, floor, predicted = queue.snapshot()
+    assert all(map(isfinite, (*counters.values(), floor, *predicted.values())))
