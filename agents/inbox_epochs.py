@@ -1,4 +1,4 @@
-"""Which inbox records are void: those of a dispatcher that had lost its pool when they arrived.
+"""Which inbox records a dispatcher wrote, and which of those are void: of one that had lost its pool when they arrived.
 
 A new dispatcher writes a marker with its epoch into every inbox partition before anything else. Any
 record behind it with a lower epoch is void. The rule looks at what stands *before* a record, so one

@@ -236,6 +236,9 @@ class Worker:
 
     async def _serve(self, record: Record, dispatch: Dispatch | None, begun: Begun | None) -> None:
         """Call, then write everything about it. Retries, fallback and the breaker belong between the two."""
+        if dispatch is None:
+            # Whoever wrote it, the request has no slot, and its admission was asked of nobody.
+            raise Poison("an inbox record that no dispatcher wrote")
         work, number = Work.of(record, dispatch), 1
         if begun is not None:
             number = begun.following

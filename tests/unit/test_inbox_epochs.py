@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlane.agents.inbox_epochs import EpochFence, decode_note, encode_note
+from fairlane.agents.inbox_epochs import EPOCH_AHEAD_MS, EpochFence, decode_note, dispatch_of, encode_note
+from fairlane.ports import Record
+from fairlane.schemas.codec import encode
+from fairlane.schemas.headers import DISPATCH
+from fairlane.schemas.job import Dispatch
 
 
 def valid(epochs: list[int]) -> list[bool]:
@@ -43,3 +48,14 @@ def test_a_note_keeps_what_was_put_in() -> None:
     assert decode_note(encode_note(1_795_197_600_000, clean=True)) == (1_795_197_600_000, True)
     assert decode_note(encode_note(7, clean=False)) == (7, False)
     assert decode_note("") == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "counts"),
+    [(0, True), (60_000, True), (EPOCH_AHEAD_MS, True), (EPOCH_AHEAD_MS + 1, False), (2**63 - 1, False)],
+)
+def test_an_epoch_counts_unless_it_is_further_ahead_of_its_record_than_any_clock(epoch: int, counts: bool) -> None:
+    written_ms = 0
+    dispatch = Dispatch(epoch=written_ms + epoch, dispatched_ms=0)
+    record = Record("inbox", 0, 0, written_ms, b"k", None, ((DISPATCH, encode(dispatch)),))
+    assert dispatch_of(record) == (dispatch if counts else None)

@@ -284,12 +284,12 @@ class TestFencing:
         await world.run(old, world.dispatch("void", epoch=5))
         assert world.answered() == ["old"]
 
-    async def test_a_record_without_an_epoch_is_worked_on(self, world: World) -> None:
+    async def test_a_record_without_an_epoch_is_called_for_by_nobody(self, world: World) -> None:
         await world.assign()
         record = world.dispatch()
         bare = Record(*INBOX, 0, START_MS, record.key, record.value, record.headers[:2])
         await world.run(bare)
-        assert world.results()[0].timings.dispatched_at == timestamp_from_ms(START_MS)
+        assert [(result.status, result.attempts) for result in world.results()] == [("failed", 0)]
 
 
 class TestBounds:
