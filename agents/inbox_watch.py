@@ -17,9 +17,15 @@ from fairlane.errors import Fatal
 from fairlane.ports import LogReader, Outgoing, Record
 
 
+class _Run(NamedTuple):
+    """Offsets of ours that follow each other; ``end`` is exclusive."""
+
+    begin: int
+    end: int
+
+
 class _Held(NamedTuple):
     offset: int
-    source: bytes
     finish: Callable[[], None]
 
 
@@ -31,9 +37,10 @@ class InboxWatch:
         self._epoch = epoch
         self._known = {partition: offset + 1 for partition, offset in markers.items()}
         """By partition the offset below which everything is known."""
-        self._ends: dict[int, int] = {}
-        """Where something else stands before ours: the offset behind our last one."""
-        self._held: dict[int, list[_Held]] = {}
+        self._runs: dict[int, _Run] = {}
+        """Our last ones, where something else stands before them. Only that has to be read, whatever follows."""
+        self._held: dict[int, dict[bytes, _Held]] = {}
+        self._checking = asyncio.Lock()
         self._closed = False
 
     def close(self) -> None:
@@ -42,10 +49,10 @@ class InboxWatch:
 
     def __contains__(self, source: bytes) -> bool:
         """Whether what was made from this is held back."""
-        return any(each.source == source for held in self._held.values() for each in held)
+        return any(source in held for held in self._held.values())
 
     def sent(self, outgoing: Outgoing, ack: asyncio.Future[Record]) -> asyncio.Future[Record] | None:
-        """The acknowledgement, if this is a dispatch. Those of a partition mostly come in order."""
+        """The acknowledgement, if this is a dispatch; call it before anybody else waits for that."""
         if outgoing.topic != self._inbox:
             return None
         ack.add_done_callback(self._stands)
@@ -54,46 +61,64 @@ class InboxWatch:
     def _stands(self, dispatch: asyncio.Future[Record]) -> None:
         if dispatch.cancelled() or dispatch.exception() is not None:
             return
-        record = dispatch.result()
-        known = self._known.get(record.partition, 0)
-        if record.offset == known:
-            self._known[record.partition] = known + 1
-        elif record.offset > known:
-            # The largest: acknowledgements of one partition may be told in another order.
-            self._ends[record.partition] = max(record.offset + 1, self._ends.get(record.partition, 0))
+        partition, offset = dispatch.result().partition, dispatch.result().offset
+        known = self._known.get(partition, 0)
+        if offset == known:
+            self._learn(partition, known + 1)
+        elif offset > known:
+            self._runs[partition] = _with(self._runs.get(partition), offset)
 
     def written(self, dispatch: asyncio.Future[Record] | None, source: bytes, finish: Callable[[], None]) -> None:
         """What was made from ``source`` stands in the log: finish it, or hold it back if it is a dispatch, until
-        :meth:`check` has read what is before that.
+        what is before that is known.
         """
         if dispatch is None or (record := dispatch.result()).offset < self._known.get(record.partition, 0):
             finish()
         else:
-            self._held.setdefault(record.partition, []).append(_Held(record.offset, source, finish))
+            self._held.setdefault(record.partition, {})[source] = _Held(record.offset, finish)
 
     async def check(self, reader: LogReader) -> None:
         """Finish what was held back. Raises Retry, or Fatal where somebody else's higher epoch stands there: only a
         takeover under a higher one still makes dispatches count.
         """
-        for partition, end in list(self._ends.items()):
-            begin = self._known.get(partition, 0)
-            async for batch in reader.read(self._inbox, {partition: begin}, {partition: end}):
-                for record in batch:
-                    dispatch = dispatch_of(record)
-                    if dispatch is not None and dispatch.epoch > self._epoch:
-                        raise Fatal(
-                            f"{self._inbox}/{partition}/{record.offset} has epoch {dispatch.epoch} behind our "
-                            f"{self._epoch}: the clocks of dispatchers differ; taking the pool over anew"
-                        )
-            if self._closed:
-                return
-            self._known[partition] = end
-            if self._ends[partition] == end:
-                # Else more of ours came while this was read, and was not known to follow it.
-                del self._ends[partition]
-            held = self._held.pop(partition, [])
-            if left := [each for each in held if each.offset >= end]:
+        async with self._checking:
+            for partition in list(self._runs):
+                if (run := self._runs.get(partition)) is not None:
+                    await self._read(reader, partition, run.begin)
+                    if self._closed:
+                        return
+                    self._learn(partition, run.begin)
+
+    async def _read(self, reader: LogReader, partition: int, end: int) -> None:
+        async for batch in reader.read(self._inbox, {partition: self._known.get(partition, 0)}, {partition: end}):
+            for record in batch:
+                dispatch = dispatch_of(record)
+                if dispatch is not None and dispatch.epoch > self._epoch and not self._closed:
+                    raise Fatal(
+                        f"{self._inbox}/{partition}/{record.offset} has epoch {dispatch.epoch} behind our "
+                        f"{self._epoch}: the pool is another's, or the clocks of dispatchers differ; "
+                        "taking over anew what is still ours"
+                    )
+
+    def _learn(self, partition: int, end: int) -> None:
+        """Everything below ``end`` is known by now."""
+        known, run = max(self._known.get(partition, 0), end), self._runs.get(partition)
+        if run is not None and run.begin <= known:
+            known = max(known, run.end)
+            del self._runs[partition]
+        self._known[partition] = known
+        if held := self._held.pop(partition, None):
+            if left := {source: each for source, each in held.items() if each.offset >= known}:
                 self._held[partition] = left
-            for each in held:
-                if each.offset < end:
+            for each in held.values():
+                if each.offset < known and not self._closed:
                     each.finish()
+
+
+def _with(run: _Run | None, offset: int) -> _Run:
+    """The run with one more. Acknowledgements of a partition mostly come in order; what joins no run is read."""
+    if run is None or offset > run.end:
+        return _Run(offset, offset + 1)
+    if offset == run.end:
+        return _Run(run.begin, offset + 1)
+    return _Run(offset, run.end) if offset == run.begin - 1 else run

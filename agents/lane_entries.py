@@ -17,7 +17,7 @@ class LaneEntry(NamedTuple):
     record: Record
     source: bytes
     ticket: Ticket
-    admission: bytes | None
+    admission: bytes
     done: Done
 
 
@@ -25,4 +25,4 @@ class BoundEntry(NamedTuple):
     """What is remembered of a request that holds a slot."""
 
     charge: Charge
-    admission: bytes | None
+    admission: bytes

@@ -1,4 +1,4 @@
-"""What the dispatcher writes about lane records: decisions, and the terminals of those that end in the lane. Pure."""
+"""What the dispatcher makes of lane records: dispatches, decisions, and the terminals of those that end there. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fairlane.agents.wait_reason import why_waited
 from fairlane.policy.vtc import Pick
 from fairlane.ports import Outgoing, Record
 from fairlane.schemas.base import timestamp_from_ms
-from fairlane.schemas.codec import DecodeError, decode
+from fairlane.schemas.codec import DecodeError, decode, encode
 from fairlane.schemas.dead_letter import DeadLetter
 from fairlane.schemas.decision import Decision, DecisionKind, Reason
 from fairlane.schemas.errors import ErrorCode, error
-from fairlane.schemas.headers import IDENTITY, only, traceparent_of
-from fairlane.schemas.job import Job, Ticket
+from fairlane.schemas.headers import DISPATCH, IDENTITY, SOURCE, TICKET, TRACEPARENT, Headers, only, traceparent_of
+from fairlane.schemas.job import Dispatch, Job, Ticket
 from fairlane.schemas.result import Status
 
 STAGE = "dispatcher"
@@ -25,11 +25,28 @@ STAGE = "dispatcher"
 class LaneRecords:
     """Builds the records of one pool. ``version`` is the configuration's, as applied now."""
 
-    def __init__(self, names: TopicNames, pool: str) -> None:
+    def __init__(self, names: TopicNames, pool: str, epoch: int) -> None:
         self._pool = pool
+        self._inbox = names.inbox(pool)
+        self._epoch = epoch
+        self._dispatch: tuple[int, tuple[str, bytes]] = (-1, (DISPATCH, b""))
         self._public = PublicRecords(names, STAGE)
         self._poison = PoisonTerminals(names, STAGE)
         self.version = ""
+
+    def dispatch(self, record: Record, source: bytes, group: int, now_ms: int) -> Outgoing:
+        """The record in the inbox of a worker."""
+        headers: Headers = (self._dispatch_header(now_ms), (SOURCE, source))
+        headers += only(record.headers, TICKET, TRACEPARENT, IDENTITY)
+        return Outgoing(self._inbox, record.key, record.value, headers, group)
+
+    def _dispatch_header(self, now_ms: int) -> tuple[str, bytes]:
+        """The same for all that leaves in one millisecond."""
+        dispatched_ms, made = self._dispatch
+        if dispatched_ms != now_ms:
+            made = DISPATCH, encode(Dispatch(epoch=self._epoch, dispatched_ms=now_ms))
+            self._dispatch = now_ms, made
+        return made
 
     def bound(
         self, source: bytes, ticket: Ticket, pick: Pick, group: int, waited_ms: int, slots: int, busy: int, now_ms: int

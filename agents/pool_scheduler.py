@@ -21,11 +21,11 @@ from fairlane.policy.slots import SlotGroups
 from fairlane.policy.vtc import FairQueue, Pick, Waiting
 from fairlane.ports import Done, LogReader, Outgoing, Publisher, Record, TopicPartition
 from fairlane.schemas.base import timestamp_from_ms, timestamp_to_ms
-from fairlane.schemas.codec import DecodeError, decode, encode
+from fairlane.schemas.codec import DecodeError, decode
 from fairlane.schemas.decision import DecisionKind
 from fairlane.schemas.errors import ErrorCode
-from fairlane.schemas.headers import DISPATCH, IDENTITY, SOURCE, TICKET, TRACEPARENT, Headers, header, only
-from fairlane.schemas.job import Dispatch, Ticket
+from fairlane.schemas.headers import SOURCE, TICKET, header
+from fairlane.schemas.job import Ticket
 from fairlane.schemas.result import Status
 from fairlane.schemas.scheduler_state import SchedulerState
 from fairlane.schemas.topics import request_key
@@ -37,11 +37,11 @@ LEASE_WAIT_S = 0.2
 RETURN_MS = 60_000
 """In this time after a takeover all that waited before it has been read again."""
 EXPIRED_AT_ONCE = 500
-"""A backlog that expired together is ended over several ticks, so that other pools and the group are heard."""
+"""A backlog that expired together is ended over several ticks, so that others are dispatched meanwhile."""
 
 
 class PoolScheduler:
-    """Pairs waiting records with free slots. All methods are synchronous; effects complete by callbacks."""
+    """Pairs waiting records with free slots. What it writes completes by callbacks."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class PoolScheduler:
         self.pool = pool
         self._inbox, self._results = names.inbox(pool), names.results
         self._publisher = publisher
-        self._records = LaneRecords(names, pool)
+        self._records = LaneRecords(names, pool, inherited.epoch)
         self._clock = clock
         self._metrics = metrics
         self._on_its_way = on_its_way
@@ -72,11 +72,11 @@ class PoolScheduler:
         self._slots = SlotGroups(inherited.groups)
         self._ended = EndedAdmissions()
         self._watch = InboxWatch(self._inbox, inherited.epoch, inherited.markers)
-        self._dispatch: tuple[int, tuple[str, bytes]] = (-1, (DISPATCH, b""))
         self._pending: set[Acknowledgement] = set()
         self._writing: set[bytes] = set()
         self._given_up: dict[bytes, bool] = {}
         self._cancelling: dict[bytes, None] = {}
+        self._expired: dict[bytes, Waiting] = {}
         self._suspended = False
         self._lost = False
         self._reported: set[str] = set()
@@ -97,7 +97,7 @@ class PoolScheduler:
     @property
     def waits(self) -> bool:
         """Whether any request waits, for a slot or for what was written before."""
-        return len(self._queue) > 0
+        return len(self._queue) > 0 or len(self._expired) > 0
 
     @property
     def under_way(self) -> int:
@@ -121,7 +121,7 @@ class PoolScheduler:
     def left_over(self, taken: Iterable[TopicPartition]) -> list[tuple[Record, Done]]:
         """What waits here of other partitions than ``taken``, in order of arrival."""
         gone = frozenset(taken)
-        entries = [waiting.payload for waiting in self._queue.all_waiting()]
+        entries = [waiting.payload for waiting in (*self._expired.values(), *self._queue.all_waiting())]
         kept = [each for each in entries if isinstance(each, LaneEntry) and each.record.tp not in gone]
         return [(each.record, each.done) for each in kept]
 
@@ -145,7 +145,7 @@ class PoolScheduler:
         if key != request_key(ticket.tenant_id, ticket.request_id):
             # Its result would come under another key, and its slot would never be freed.
             raise Poison("a lane record whose key is not that of the request its ticket names")
-        waiting = self._queue.get(key)
+        waiting = self._queue.get(key) or self._expired.get(key)
         if waiting is not None or key in self._slots or admission in self._ended:
             if waiting is not None and isinstance(waiting.payload, LaneEntry):
                 held = waiting.payload.record
@@ -172,18 +172,18 @@ class PoolScheduler:
     def pump(self) -> None:
         """Bind waiting records to free slots until one of both runs out, or too much is on its way.
 
-        What was cancelled or is past its deadline by now is ended before: none of it may go.
+        What was cancelled or is past its deadline by now leaves its lane before: none of it may go.
         """
         if not self._may_write:
             return
         self._end_cancelled()
-        if self._end_expired():
-            return
+        self._expired.update((waiting.key, waiting) for waiting in self._queue.expire(self._clock.now_ms()))
         while len(self._queue) and not self._on_its_way.full() and (group := self._slots.free_group()) is not None:
             pick = self._queue.pick()
             if pick is None:
-                return
+                break
             self._bind(pick, group)
+        self._end_expired()
 
     def ended(self, key: bytes, input_tokens: int, output_tokens: int) -> None:
         """A terminal result of a dispatched request: free its slot, settle its charge."""
@@ -192,8 +192,7 @@ class PoolScheduler:
         bound = self._slots.release(key)
         self.changed = True
         if isinstance(bound, BoundEntry):
-            if bound.admission is not None:
-                self._ended.add(bound.admission)
+            self._ended.add(bound.admission)
             if input_tokens or output_tokens:
                 self._queue.settle(bound.charge, input_tokens, output_tokens)
             else:
@@ -220,18 +219,16 @@ class PoolScheduler:
                 kind = DecisionKind.CANCELLED
                 self._end_in_lane(waiting.payload, Status.CANCELLED, kind, ErrorCode.CANCELLED, now_ms)
 
-    def _end_expired(self) -> bool:
-        """Whether there may be more of them than are ended at once."""
+    def _end_expired(self) -> None:
+        """Some of them: nobody else's request waits for that."""
         now_ms = self._clock.now_ms()
-        if self._on_its_way.full():
-            return True
-        for ended, waiting in enumerate(self._queue.expire(now_ms), 1):
+        for _ in range(min(len(self._expired), EXPIRED_AT_ONCE)):
+            if self._on_its_way.full():
+                return
+            waiting = self._expired.popitem()[1]
             self._metrics.inc("dispatcher_expired_total", pool=self.pool, tenant=waiting.tenant_id)
             kind = DecisionKind.EXPIRED
             self._end_in_lane(waiting.payload, Status.EXPIRED, kind, ErrorCode.DEADLINE_EXCEEDED, now_ms)
-            if ended >= EXPIRED_AT_ONCE or self._on_its_way.full():
-                return True
-        return False
 
     def snapshot(self) -> SchedulerState:
         """Counters for the next owner."""
@@ -261,7 +258,13 @@ class PoolScheduler:
 
     async def check_inbox(self, reader: LogReader) -> None:
         """Finish dispatches that had to wait until it is known that they count. Raises Retry or Fatal."""
-        await self._watch.check(reader)
+        try:
+            await self._watch.check(reader)
+        except Fatal:
+            if self._lease_ok():
+                raise
+            # Whoever owns the pool by now wrote that epoch, and this process has not heard of it yet.
+            raise Retry("the lease on the pool is not certain", after=LEASE_WAIT_S) from None
 
     async def settled(self) -> None:
         """Wait for the acknowledgements of everything written."""
@@ -273,7 +276,9 @@ class PoolScheduler:
         assert isinstance(lane, LaneEntry)
         ticket, waited_ms = lane.ticket, max(0, now_ms - lane.ticket.admitted_ms)
         try:
-            outgoing = self._dispatch_of(pick, lane, group, waited_ms, now_ms)
+            slots, busy = self._slots.capacity, self._slots.in_flight + 1
+            decision = self._records.bound(lane.source, ticket, pick, group, waited_ms, slots, busy, now_ms)
+            outgoing = [decision, self._records.dispatch(lane.record, lane.source, group, now_ms)]
         except Exception as failure:  # noqa: BLE001 - whatever it is, the request gets its terminal, and others go on
             self._queue.refund(pick.charge)
             self._give_up(lane.record, lane.source, failure, lambda: lane.done(lane.record))
@@ -289,21 +294,6 @@ class PoolScheduler:
 
         self._write(outgoing, lane.source, acknowledged, lambda: self._end_refused(lane))
 
-    def _dispatch_of(self, pick: Pick, lane: LaneEntry, group: int, waited_ms: int, now_ms: int) -> list[Outgoing]:
-        headers: Headers = (self._dispatch_header(now_ms), (SOURCE, lane.source))
-        headers += only(lane.record.headers, TICKET, TRACEPARENT, IDENTITY)
-        busy, slots = self._slots.in_flight + 1, self._slots.capacity
-        decision = self._records.bound(lane.source, lane.ticket, pick, group, waited_ms, slots, busy, now_ms)
-        return [decision, Outgoing(self._inbox, pick.waiting.key, lane.record.value, headers, group)]
-
-    def _dispatch_header(self, now_ms: int) -> tuple[str, bytes]:
-        """The same for all that leaves in one millisecond."""
-        dispatched_ms, made = self._dispatch
-        if dispatched_ms != now_ms:
-            made = DISPATCH, encode(Dispatch(epoch=self._inherited.epoch, dispatched_ms=now_ms))
-            self._dispatch = now_ms, made
-        return made
-
     def _end_refused(self, lane: LaneEntry) -> None:
         """The log can never take the record for the worker: with its headers it is too large."""
         if lane.record.key is not None:
@@ -312,8 +302,7 @@ class PoolScheduler:
 
     def _end_in_lane(self, lane: object, status: Status, kind: DecisionKind, code: ErrorCode, now_ms: int) -> None:
         assert isinstance(lane, LaneEntry)
-        if lane.admission is not None:
-            self._ended.add(lane.admission)
+        self._ended.add(lane.admission)
         outgoing = self._records.ended(lane.record, lane.ticket, status, kind, code, now_ms)
 
         def finish() -> None:
@@ -343,9 +332,11 @@ class PoolScheduler:
         if source not in self._given_up and source not in self._writing:
             if not self._may_write:
                 raise Retry("the lease is not certain", after=LEASE_WAIT_S)
-            waiting = self._queue.get(record.key or b"")
+            key = record.key or b""
+            waiting = self._queue.get(key) or self._expired.get(key)
             if waiting is not None and isinstance(waiting.payload, LaneEntry) and waiting.payload.source == source:
-                self._queue.remove(waiting.key)
+                self._queue.remove(key)
+                self._expired.pop(key, None)
             self._given_up[source] = False
             self._give_up(record, source, failure, lambda: self._given_up.update({source: True}))
         while source in self._writing:
@@ -377,6 +368,7 @@ class PoolScheduler:
         finish: Callable[[], None],
         refused: Callable[[], None] | None = None,
     ) -> None:
+        """All of it; if there is a dispatch among it, that is the last."""
         acks = [self._publisher.send(item) for item in outgoing]
         dispatch = self._watch.sent(outgoing[-1], acks[-1])
         size = OnItsWay.size_of(outgoing)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 
 import pytest
 
-from fairlane.agents.inbox_watch import InboxWatch
 from fairlane.agents.on_its_way import OnItsWay
 from fairlane.agents.pool_scheduler import RETURN_MS, PoolScheduler
 from fairlane.agents.pool_takeover import Inherited
@@ -126,7 +123,7 @@ async def test_a_request_that_comes_into_its_lane_after_its_deadline_is_ended_th
     assert pool.scheduler.under_way == 0
 
 
-async def test_of_a_backlog_that_expired_together_a_turn_ends_only_a_part_so_that_others_are_heard(
+async def test_of_a_backlog_that_expired_together_a_turn_ends_only_a_part_and_dispatches_others_first(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fairlane.agents.pool_scheduler.EXPIRED_AT_ONCE", 4)
@@ -134,11 +131,39 @@ async def test_of_a_backlog_that_expired_together_a_turn_ends_only_a_part_so_tha
     for number in range(6):
         pool.offer(lane_record(world, f"r-{number}"))
     world.clock.advance(61)
+    pool.offer(lane_record(world, "other", "globex"))
     for ended in (4, 6):
         pool.scheduler.pump()
         await pool.scheduler.settled()
         assert [result["status"] for result in world.values(NAMES.results)] == ["expired"] * ended
-        assert pool.scheduler.under_way == 0
+        assert [record.key for record in world.log.records(NAMES.inbox("sim"))] == [b"globex/other"]
+    assert len(pool.done) == 7
+    assert not pool.scheduler.waits
+
+
+async def test_what_expired_and_is_not_ended_yet_is_ended_once_though_its_record_comes_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairlane.agents.pool_scheduler.EXPIRED_AT_ONCE", 0)
+    pool = OnePool(world, Inherited(epoch=7, groups=1))
+    record, spoilt = lane_record(world, "r-1"), lane_record(world, "r-2")
+    for each in (record, spoilt):
+        pool.offer(each)
+    world.clock.advance(61)
+    pool.scheduler.pump()
+    assert pool.scheduler.waits
+    assert [each for each, _ in pool.scheduler.left_over([])] == [record, spoilt]
+    again: list[Record] = []
+    pool.scheduler.offer(record, again.append)
+    await pool.scheduler.poisoned(spoilt, ValueError("a bug"))
+    monkeypatch.setattr("fairlane.agents.pool_scheduler.EXPIRED_AT_ONCE", 4)
+    pool.scheduler.pump()
+    await pool.scheduler.settled()
+    assert [(each["request_id"], each["status"]) for each in world.values(NAMES.results)] == [
+        ("r-2", "failed"),
+        ("r-1", "expired"),
+    ]
+    assert (pool.done, again) == ([], [record])
 
 
 async def test_many_cancellations_at_once_are_ended_no_faster_than_the_log_takes_them(
@@ -180,6 +205,43 @@ async def test_a_dispatch_behind_a_higher_epoch_is_not_finished_and_ends_the_pro
     assert len(pool.done) == 1
 
 
+async def test_a_dispatch_behind_a_higher_epoch_is_nobodys_fault_while_the_lease_is_not_certain(world: World) -> None:
+    pool = OnePool(world, Inherited(epoch=7, groups=1, markers={0: -1}))
+    pool.offer(lane_record(world, "r-1"))
+    dispatched = (DISPATCH, encode(Dispatch(epoch=8, dispatched_ms=0)))
+    world.log.append(Outgoing(NAMES.inbox("sim"), b"epoch", None, (dispatched,), 0))
+    pool.scheduler.pump()
+    await pool.scheduler.settled()
+    world.lease = False
+    with pytest.raises(Retry, match="lease"):
+        await pool.scheduler.check_inbox(world.reader)
+    assert pool.done == []
+
+
+async def test_a_dispatch_that_is_held_back_is_not_done_when_its_record_is_delivered_again(world: World) -> None:
+    pool = OnePool(world, Inherited(epoch=7, groups=1, markers={0: -1}))
+    record = lane_record(world, "r-1")
+    pool.offer(record)
+    world.log.append(Outgoing(NAMES.inbox("sim"), b"k", None, (), 0))
+    pool.scheduler.pump()
+    await pool.scheduler.settled()
+    pool.offer(record)
+    assert pool.done == []
+    await pool.scheduler.check_inbox(world.reader)
+    assert pool.done == [record]
+
+
+async def test_nothing_is_finished_by_a_reading_that_ends_after_the_pool_is_lost(world: World) -> None:
+    pool = OnePool(world, Inherited(epoch=7, groups=1, markers={0: -1}))
+    pool.offer(lane_record(world, "r-1"))
+    world.log.append(Outgoing(NAMES.inbox("sim"), b"k", None, (), 0))
+    pool.scheduler.pump()
+    await pool.scheduler.settled()
+    pool.scheduler.lose()
+    await pool.scheduler.check_inbox(world.reader)
+    assert pool.done == []
+
+
 @pytest.mark.parametrize("epoch", [6, None])
 async def test_a_dispatch_behind_what_voids_nothing_is_finished_once_that_is_known(
     world: World, epoch: int | None
@@ -195,34 +257,3 @@ async def test_a_dispatch_behind_what_voids_nothing_is_finished_once_that_is_kno
     assert len(pool.done) == 1
     await pool.scheduler.check_inbox(world.reader)
     assert len(pool.done) == 1
-
-
-async def test_dispatches_whose_decisions_are_acknowledged_in_another_order_ask_the_log_nothing(world: World) -> None:
-    watch = InboxWatch("inbox", 7, {0: 4})
-    finished: list[bytes] = []
-    acks = []
-    for offset in (5, 6):
-        ack: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
-        acks.append(watch.sent(Outgoing("inbox", b"k", b"", ()), ack))
-        ack.set_result(Record("inbox", 0, offset, 0, b"k", b""))
-    await asyncio.sleep(0)
-    for source, dispatch in ((b"second", acks[1]), (b"first", acks[0])):
-        watch.written(dispatch, source, partial(finished.append, source))
-    assert finished == [b"second", b"first"]
-    world.log.fail_next("read", Retry("nothing is to be read"))
-    await watch.check(world.reader)
-
-
-async def test_dispatches_that_are_acknowledged_in_another_order_are_all_finished(world: World) -> None:
-    inbox = NAMES.inbox("sim")
-    watch = InboxWatch(inbox, 7, {0: -1})
-    finished: list[bytes] = []
-    records = [world.log.append(Outgoing(inbox, b"k", b"", (), 0)) for _ in range(4)]
-    for record in reversed(records):
-        ack: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
-        dispatch = watch.sent(Outgoing(inbox, b"k", b"", ()), ack)
-        ack.set_result(record)
-        await asyncio.sleep(0)
-        watch.written(dispatch, b"%d" % record.offset, partial(finished.append, b"%d" % record.offset))
-    await watch.check(world.reader)
-    assert sorted(finished) == [b"0", b"1", b"2", b"3"]
