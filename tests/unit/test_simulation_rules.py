@@ -199,6 +199,21 @@ def another_code_at_the_gate() -> Sequence[Change]:
     return [(gate, "queue_full", lambda _admission, _limit: error(ErrorCode.CONCURRENCY_LIMITED))]
 
 
+def decisions_are(records: Callable[[Any], list[Any]]) -> Bug:
+    original = pool_scheduler.PoolScheduler._write
+
+    def write(self: Any, outgoing: Sequence[Any], *args: Any, **kwargs: Any) -> None:
+        decision, *others = outgoing
+        original(self, [*records(decision), *others] or outgoing, *args, **kwargs)
+
+    return lambda: [(pool_scheduler.PoolScheduler, "_write", write)]
+
+
+def no_decision_of_the_gate() -> Sequence[Change]:
+    original = gate_outcomes.GateOutcomes.admitted
+    return [(gate_outcomes.GateOutcomes, "admitted", lambda self, *args: original(self, *args)[:1])]
+
+
 BUGS: dict[str, tuple[str, Bug]] = {
     "cap ignored": ("cap", cap_is(lambda _cap: 1_000_000)),
     "cap felt one too early": ("success", cap_is(lambda cap: cap - 1 or 1)),
@@ -230,6 +245,9 @@ BUGS: dict[str, tuple[str, Bug]] = {
     "uneven shares": ("slots", groups_have(lambda slots, groups: [1] * (groups - 1) + [slots - groups + 1])),
     "wrong code in the lane": ("success", another_code_in_the_lane),
     "wrong code at the gate": ("success", another_code_at_the_gate),
+    "decision told twice": ("decision", decisions_are(lambda decision: [decision] * 2)),
+    "decision of the dispatcher missing": ("decision", decisions_are(lambda _decision: [])),
+    "decision of the gate missing": ("decision", no_decision_of_the_gate),
 }
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from fairlane.devstack.simulation.bills import money_that_does_not_add_up, wrong_prices
 from fairlane.devstack.simulation.books import Books
 from fairlane.devstack.simulation.commit_metadata import finished_beyond
+from fairlane.devstack.simulation.explanations import unexplained
 from fairlane.devstack.simulation.facts import Asked, Entry, Facts, by_source
 from fairlane.devstack.simulation.fairness import idle_slots, impossible_charges, unfair_shares
 from fairlane.devstack.simulation.outcomes import wrong_outcomes
@@ -50,6 +51,7 @@ def check(facts: Facts, books: Books) -> Findings:
         ("slots", _slots_are_not_exceeded),
         ("calls", _calls_are_accounted_for),
         ("attempt", _attempts_are_what_was_called),
+        ("decision", unexplained),
         ("tables", _tables_are_the_log),
         ("success", wrong_outcomes),
         ("cap", caps_exceeded),
@@ -73,7 +75,7 @@ def _each_record_ends_once(facts: Facts, _books: Books, figures: Counter[str]) -
         found = letters.get(source, [])
         figures["requests"] += 1
         figures["dead_letters"] += len(found)
-        if len(found) > 1 and not any(entry.late for entry in found):
+        if len(found) - 1 > sum(entry.late for entry in found):
             yield f"{source} has {len(found)} dead letters"
         if found:
             if results.get(source) or lanes.get(source):

@@ -82,10 +82,8 @@ def deadlines_ignored(facts: Facts, books: Books, _figures: Counter[str]) -> Ite
         if late_s > ROUNDED_S:
             yield f"{call.request} was called by {call.caller} at {call.at_s:.3f}, {late_s:.3f} s beyond its deadline"
     if books.scheduling_undisturbed:
-        entered_s = {lane.source: lane.at_s for lane in facts.lanes}
         for entry in facts.dispatches:
-            # What comes into its lane late may go at once: only what waits is looked through, every now and then.
-            late_s = entry.at_s - max(hurried.get(entry.key, entry.at_s), entered_s[entry.made_from])
+            late_s = entry.at_s - hurried.get(entry.key, entry.at_s)
             if late_s > SEEN_S:
                 yield f"{entry.key} was dispatched at {entry.at_s:.3f}, {late_s:.3f} s beyond its deadline"
     for attempt in facts.attempts:
