@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from fairlane.adapters.kafka_closing import stop_consumer
+from fairlane.devstack.simulation.measures import Limits, charge_units
 from fairlane.errors import Fatal
 from tests.chaos.stack_config import POOLS
 
@@ -26,6 +27,8 @@ FIELDS = {
     "inbox": {"tenant_id"},
 }
 """What is kept of a record; a whole run has half a million of them."""
+CHARGE = "charge_units"
+"""Beside that, of a request: the :class:`Limits` of what its dispatch may be charged. Its body is too much to keep."""
 HEADERS = {"fairlane-source", "fairlane-slot", "fairlane-dispatch"}
 STOP_S = 10.0
 TOPICS = (*PUBLIC, *(f"{kind}.{pool}" for pool in POOLS for kind in ("lanes", "inbox")))
@@ -130,6 +133,7 @@ class LogObserver:
 
     def _take(self, topic: str, full_name: str, record: Any, now: float) -> None:
         kept = FIELDS[topic.partition(".")[0]]
+        document = _document(record.value)
         seen = Seen(
             full_name,
             record.partition,
@@ -137,15 +141,25 @@ class LogObserver:
             record.timestamp / 1000,
             now,
             (record.key or b"").decode("utf-8", "replace"),
-            {name: value for name, value in _document(record.value).items() if name in kept},
+            {name: value for name, value in document.items() if name in kept},
             {name: value.decode("utf-8", "replace") for name, value in record.headers if name in HEADERS},
         )
+        if topic == "requests" and (limits := charge_limits(document)) is not None:
+            seen.document[CHARGE] = limits
         self.records[topic].append(seen)
         if topic == "results":
             # The records of a key share a partition, which is read in order: the first one seen wins.
             if seen.key not in self.results_of:
                 self.spent[seen.document["tenant_id"]] += seen.document["cost"]["nano_usd"]
             self.results_of[seen.key].append(seen)
+
+
+def charge_limits(request: Mapping[str, Any]) -> Limits | None:
+    """What a dispatch of a request may be charged, in units of service; None for what is no good request."""
+    try:
+        return charge_units(request["body"])
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        return None
 
 
 def _document(value: bytes | None) -> dict[str, Any]:

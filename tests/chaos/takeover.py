@@ -6,6 +6,9 @@ https://arxiv.org/abs/2401.00588): between two tenants that both wait, service d
 was dispatched or began to wait, in that time and the last time before it (``devstack/simulation/fairness.py`` says
 why). Here each of them counts as the largest of them, for the least weight of all. It is taken over stretches in which
 both wait, and a takeover does not end a stretch.
+
+What a dispatch was charged is known from the dispatcher alone, who must not excuse itself by it: a charge counts for
+no more than its request can come to.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
-from tests.chaos.log_observer import Seen
+from fairlane.devstack.simulation.measures import Limits
+from tests.chaos.log_observer import CHARGE, Seen
 
 SEEN_S = 1.0
 """A lane record this old is known to whoever owns the pool and is not taking it over at the moment."""
@@ -119,12 +123,21 @@ def _services(log: Log, pool: str) -> list[Service]:
         for seen in log["decisions"]
         if seen.document.get("kind") == "dispatched" and "charged_units" in seen.document["attributes"]
     }
+    limits = {seen.place: seen.document[CHARGE] for seen in log["requests"] if CHARGE in seen.document}
     services = []
     for seen in valid_inbox(log[f"inbox.{pool}"]):
-        units = used.get(seen.key, 0.0)
-        error = abs(charged.get(seen.made_from, units) - units)
-        services.append(Service(seen.at_s, str(seen.document["tenant_id"]), lanes[seen.made_from].at_s, units, error))
+        lane, units = lanes[seen.made_from], used.get(seen.key, 0.0)
+        possible = _possible(charged.get(seen.made_from), limits.get(lane.made_from))
+        error = abs(possible - units) if possible is not None else 0.0
+        services.append(Service(seen.at_s, str(seen.document["tenant_id"]), lane.at_s, units, error))
     return services
+
+
+def _possible(charged: float | None, limits: Limits | None) -> float | None:
+    """A charge, or the nearest that its request may have; None where either is not known, which excuses nothing."""
+    if charged is None or limits is None:
+        return None
+    return min(limits.most, max(limits.least, charged))
 
 
 def _gaps(

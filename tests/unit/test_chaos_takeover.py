@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 
 import pytest
 
 from tests.chaos.experiment import FLOOD_RATE, FLOOD_TENANTS
 from tests.chaos.load import MAX_TOKENS
-from tests.chaos.log_observer import Seen
+from tests.chaos.log_observer import CHARGE, LogObserver, Seen, charge_limits
 from tests.chaos.stack_config import NARROW_SLOTS
 from tests.chaos.stack_config import WEIGHTS as CHAOS_WEIGHTS
 from tests.chaos.takeover import busiest, takeovers, valid_inbox, widest_gap
@@ -37,12 +38,20 @@ def ended(at_s: float, tenant: str, number: int, tokens: int = 10) -> Seen:
 
 
 def lane(tenant: str, number: int, at_s: float = 0.0) -> Seen:
-    return Seen("fairlane.lanes.narrow", 0, number, at_s, at_s, f"{tenant}/{number}", {"tenant_id": tenant}, {})
+    headers = {"fairlane-source": f"fairlane.requests/0/{number}"}
+    return Seen("fairlane.lanes.narrow", 0, number, at_s, at_s, f"{tenant}/{number}", {"tenant_id": tenant}, headers)
 
 
-def log(inbox: list[Seen], results: list[Seen]) -> dict[str, list[Seen]]:
+def asked(number: int, max_tokens: int) -> Seen:
+    """A request with a prompt of 100 bytes."""
+    body = {"max_tokens": max_tokens, "messages": [{"role": "user", "content": "x" * 100}]}
+    return Seen("fairlane.requests", 0, number, 0.0, 0.0, "", {CHARGE: charge_limits({"body": body})}, {})
+
+
+def log(inbox: list[Seen], results: list[Seen], max_tokens: int = 1000) -> dict[str, list[Seen]]:
     lanes = [lane(one.key.split("/")[0], int(one.key.split("/")[1])) for one in inbox if one.document]
-    return {"inbox.narrow": inbox, "lanes.narrow": lanes, "results": results, "decisions": []}
+    requests = [asked(one.offset, max_tokens) for one in lanes]
+    return {"requests": requests, "inbox.narrow": inbox, "lanes.narrow": lanes, "results": results, "decisions": []}
 
 
 def test_a_takeover_is_a_new_epoch_and_its_gap_is_between_dispatches() -> None:
@@ -135,13 +144,45 @@ def flood(seconds: float, goes_next: Callable[[list[int], Mapping[int, float]], 
         inbox.append(dispatch(at_s, turn, tenants[number], number))
     lanes = [lane(tenant, number, number / FLOOD_RATE) for number, tenant in enumerate(tenants)]
     results = [ended(seconds, one.key.split("/")[0], int(one.key.split("/")[1]), MAX_TOKENS) for one in inbox]
-    return {"inbox.narrow": inbox, "lanes.narrow": lanes, "results": results, "decisions": []}
+    return log(inbox, results, MAX_TOKENS) | {"lanes.narrow": lanes}
 
 
 def test_first_come_first_served_breaks_the_bound_in_the_flood_that_faults_are_made_in() -> None:
     gap = widest_gap(flood(8.0, lambda waiting, _: waiting[0]), POOL, CHAOS_WEIGHTS, NARROW_SLOTS)
     assert gap is not None
     assert gap.width > 3 * gap.bound
+
+
+@pytest.mark.parametrize("wrong_by", [-500, 500])
+def test_a_dispatcher_that_claims_wrong_charges_does_not_excuse_that_order(wrong_by: int) -> None:
+    log = flood(8.0, lambda waiting, _: waiting[0])
+    claimed = charged(log, dict.fromkeys(range(len(log["inbox.narrow"])), 2 * MAX_TOKENS + wrong_by))
+    gap = widest_gap(claimed, POOL, CHAOS_WEIGHTS, NARROW_SLOTS)
+    assert gap is not None
+    assert gap.width > gap.bound
+
+
+def test_a_charge_excuses_nothing_where_the_request_was_not_seen() -> None:
+    log = served("a" * 20 + "e")
+    gap = widest_gap(charged(log, dict.fromkeys(range(20), 2000)) | {"requests": []}, POOL, WEIGHTS, slots=2)
+    assert gap == widest_gap(log, POOL, WEIGHTS, slots=2)
+
+
+@pytest.mark.parametrize("body", [None, [], {}, {"max_tokens": "many", "messages": []}, {"max_tokens": 1}])
+def test_what_is_no_good_request_has_no_limits_of_its_charge(body: object) -> None:
+    assert charge_limits({"body": body}) is None
+
+
+def test_of_a_request_in_the_log_is_kept_what_it_may_be_charged_and_not_its_body() -> None:
+    body = {"max_tokens": 24, "messages": [{"role": "user", "content": "x" * 100}]}
+    value = json.dumps({"tenant_id": "acme", "request_id": "r", "body": body}).encode()
+    observer = LogObserver("", "fairlane.")
+    for each in (value, b"no JSON"):
+        record = SimpleNamespace(partition=0, offset=0, timestamp=0, key=None, value=each, headers=[])
+        observer._take("requests", "fairlane.requests", record, 0.0)
+    good, bad = observer.records["requests"]
+    assert good.document == {"tenant_id": "acme", "request_id": "r", CHARGE: (32, 80)}
+    assert bad.document == {}
 
 
 def test_a_fair_order_of_that_flood_keeps_the_bound_and_all_tenants_wait() -> None:
