@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -54,14 +54,14 @@ def command(minutes: float, rate: float | None, seed: int) -> int:
                ("seed", str(seed))]  # fmt: skip
     with own_stack(settings) as supervisor:
 
-        async def run() -> tuple[list[Sample], list[tuple[float, str]], Custody, dict[str, Any]]:
+        async def run() -> _Ran:
             task = asyncio.current_task()
             assert task is not None
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
             async with running_stack(settings, supervisor) as stack:
                 return await _soak(stack, case, random.Random(seed))
 
-        samples, kills, custody, load = asyncio.run(run())
+        samples, processes, kills, custody, load = asyncio.run(run())
     # An identity lives for its deadline and then its answer's time, so Redis is full after twice the time to live.
     warm_up_s = max(WARM_UP_SHARE * case.seconds, 2.0 * ttl_s)
     samples_under_load = [sample for sample in samples if sample.second <= case.seconds]
@@ -69,7 +69,7 @@ def command(minutes: float, rate: float | None, seed: int) -> int:
     origin += [("warm-up not judged", f"{warm_up_s:g} s"), ("kills", str(len(kills)))]
     _write(samples, kills, found, custody, load, origin)
     strain = Strain(load["offered_per_s"], load["achieved_per_s"], len(_kill_times(case)), len(kills))
-    broken = [*custody.failures(), *strain.failures(), *unseen(samples_under_load, case.seconds)]
+    broken = [*custody.failures(), *strain.failures(), *unseen(samples_under_load, case.seconds, processes)]
     return _judge(found, broken, custody, load, origin)
 
 
@@ -84,12 +84,21 @@ def _capacity() -> float:
     raise Fatal(f"{table} does not say what rate is held: run `make bench` first, or give --rate")
 
 
-async def _soak(
-    stack: BenchStack, case: Case, chance: random.Random
-) -> tuple[list[Sample], list[tuple[float, str]], Custody, dict[str, Any]]:
+class _Ran(NamedTuple):
+    """A run: its samples, the processes that were there when it began, its kills, the requests, and the load."""
+
+    samples: list[Sample]
+    processes: list[str]
+    kills: list[tuple[float, str]]
+    custody: Custody
+    load: dict[str, Any]
+
+
+async def _soak(stack: BenchStack, case: Case, chance: random.Random) -> _Ran:
     reader = KafkaReader(stack.settings.kafka_bootstrap)
-    await reader.start()
     sampler = Sampler(stack, reader, STAGE_POOLS)
+    processes = [process.name for process in sampler.processes()]
+    await reader.start()
     kills: list[tuple[float, str]] = []
     began = time.monotonic()
     beside: list[asyncio.Task[None]] = [
@@ -115,7 +124,7 @@ async def _soak(
             task.cancel()
         await asyncio.gather(*beside, loading, return_exceptions=True)
         await reader.stop()
-    return sampler.samples, kills, custody, load
+    return _Ran(sampler.samples, processes, kills, custody, load)
 
 
 async def _kill(

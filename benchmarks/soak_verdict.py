@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby, pairwise
 from typing import NamedTuple
@@ -41,6 +41,8 @@ TOLERANCES: Mapping[str, Tolerance] = {
 }
 """Of the slope times the time after the warm-up: relative, and what is always allowed. Lag: what about a second of
 load brings."""
+OF_A_PROCESS = ("memory, MB", "handles", "threads")
+"""The series that each process has."""
 CEILINGS_MB: Mapping[str, float] = {"kafka": 900, "clickhouse": 900}
 """Their memory fills caches up to limits of their own (the heap of 512 MB, the mark cache), which a soak does not
 reach: so it may grow, but not beyond this."""
@@ -100,16 +102,23 @@ def growths(samples: Sequence[Sample], warm_up_s: float) -> list[Growth]:
     return found
 
 
-def unseen(samples: Sequence[Sample], until_s: float) -> list[str]:
-    """What was not looked at, in words: a series of :data:`TOLERANCES` without any sample, or one with a gap longer
-    than :data:`UNSEEN_MOST_S` up to ``until_s``. What is not seen has not been shown to stand still.
+def unseen(samples: Sequence[Sample], until_s: float, processes: Iterable[str]) -> list[str]:
+    """What was not looked at, in words: a series of :data:`TOLERANCES` without any sample, or without one of a process
+    that was there, or one with a gap longer than :data:`UNSEEN_MOST_S` between second 0 and ``until_s``. What is not
+    seen has not been shown to stand still.
     """
     seen: dict[tuple[str, str], list[float]] = {}
     for sample in samples:
         seen.setdefault((sample.series, sample.of), []).append(sample.second)
-    said = [f"{series} was never sampled" for series in TOLERANCES if series not in {each for each, _ in seen}]
+    series_seen = {series for series, _ in seen}
+    said = [f"{series} was never sampled" for series in TOLERANCES if series not in series_seen]
+    said += [
+        f"{series} of {name} was never sampled"
+        for name in processes for series in OF_A_PROCESS
+        if series in series_seen and (series, name) not in seen
+    ]  # fmt: skip
     for (series, of), seconds in seen.items():
-        gap, end = max((b - a, b) for a, b in pairwise([*sorted(seconds), until_s]))
+        gap, end = max((b - a, b) for a, b in pairwise([0.0, *sorted(seconds), until_s]))
         if gap > UNSEEN_MOST_S:
             said.append(f"{series} of {of} was not seen for {gap:.0f} s until second {end:.0f}")
     return said

@@ -65,14 +65,34 @@ def test_what_was_not_looked_at_is_told() -> None:
         return memory(dict.fromkeys(seconds, 80.0), of, series)
 
     all_series = [sample for series in TOLERANCES for sample in every(series, range(0, 900, 3))]
-    assert unseen(all_series, 900) == []
-    assert unseen([each for each in all_series if each.series != "lag, records"], 900) == [
+    assert unseen(all_series, 900, []) == []
+    assert unseen([each for each in all_series if each.series != "lag, records"], 900, []) == [
         "lag, records was never sampled"
     ]
     gone = every("memory, MB", range(0, 300, 3), "gate-2")
-    assert unseen([*all_series, *gone], 900) == ["memory, MB of gate-2 was not seen for 603 s until second 900"]
+    assert unseen([*all_series, *gone], 900, []) == ["memory, MB of gate-2 was not seen for 603 s until second 900"]
     late = every("memory, MB", range(500, 900, 3), "gate-2")
-    assert unseen([*all_series, *gone, *late], 900) == ["memory, MB of gate-2 was not seen for 203 s until second 500"]
+    (told,) = unseen([*all_series, *gone, *late], 900, [])
+    assert told == "memory, MB of gate-2 was not seen for 203 s until second 500"
+
+
+def test_what_was_seen_only_at_the_end_was_not_looked_at_before() -> None:
+    last = dict.fromkeys(range(870, 900, 3), 80.0)
+    samples = [sample for series in TOLERANCES for sample in memory(last, series=series)]
+    assert unseen(samples, 900, ["gate-1"]) == [
+        f"{series} of gate-1 was not seen for 870 s until second 870" for series in TOLERANCES
+    ]
+
+
+def test_a_process_that_was_never_sampled_is_told() -> None:
+    always = dict.fromkeys(range(0, 900, 3), 80.0)
+    samples = [sample for series in TOLERANCES for sample in memory(always, series=series)]
+    assert unseen(samples, 900, ["gate-1"]) == []
+    assert unseen(samples, 900, ["gate-1", "worker-2"]) == [
+        f"{series} of worker-2 was never sampled" for series in ("memory, MB", "handles", "threads")
+    ]
+    half = [*samples, *memory(always, "worker-2"), *memory(always, "worker-2", "handles")]
+    assert unseen(half, 900, ["gate-1", "worker-2"]) == ["threads of worker-2 was never sampled"]
 
 
 def test_memory_of_clickhouse_may_grow_up_to_a_ceiling_and_its_handles_and_threads_may_not() -> None:
