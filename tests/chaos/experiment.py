@@ -280,7 +280,7 @@ class Experiment:
         usage = await self._stack.usage()
         return Evidence(
             run, sent, self._observer.since(marks), spent, self._probes.usage[samples:], dict(self._observer.spent),
-            usage, tables, calls,
+            usage, tables, calls, self._probes.booked,
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import Any
 from fairlane.ports import TenantUsage
 from tests.chaos.load import Sent
 from tests.chaos.log_observer import Seen
-from tests.chaos.probes import UsageSample
+from tests.chaos.probes import Booked, UsageSample
 from tests.chaos.stack_config import CAPS
 
 PLACE = "log_partition, log_offset"
@@ -41,6 +42,8 @@ class Evidence:
     usage: Mapping[str, TenantUsage]
     tables: Mapping[str, Sequence[Mapping[str, Any]]]
     calls: int
+    booked: Sequence[Booked]
+    """How far settle had come, over time."""
 
 
 @dataclass(slots=True)
@@ -60,8 +63,9 @@ class Counts:
     """Terminal results beyond the first of their request in the log, whether or not they count."""
     over_budget: int = 0
     """Samples in which a tenant's spent and held were above what it had spent before and the holds of all it asked
-    since, or its waiting requests above its cap; results that cost more than their hold; and requests that, by the
-    log, were let in when as many as the cap allows waited already. There are no budgets in the chain yet."""
+    since, each only its cost once that was booked, or its waiting requests above its cap; results that cost more than
+    their hold; and requests that, by the log, were let in when as many as the cap allows waited already. There are no
+    budgets in the chain yet."""
     fullest: float = 0.0
     """The most that waited of a tenant's requests at once by the log, as a share of its cap. Below 1 the cap was not
     reached, and nobody could have been over it."""
@@ -202,12 +206,16 @@ def _money(evidence: Evidence, mine: _Mine, counts: Counts) -> None:
         (asked_at.get(key, 0.0), str(seen.document["tenant_id"]), int(seen.document["hold_nano_usd"]))
         for key, seen in first_lanes.items()
     )
+    savings = _savings(evidence, first_lanes)
     allowed = Counter(evidence.spent_before)
-    position = 0
+    position = saved = 0
     for sample in sorted(evidence.samples):
         while position < len(growth) and growth[position][0] <= sample.answered_s:
             allowed[growth[position][1]] += growth[position][2]
             position += 1
+        while saved < len(savings) and savings[saved][0] <= sample.began_s:
+            allowed[savings[saved][1]] -= savings[saved][2]
+            saved += 1
         usage = sample.usage
         above = usage.spent_nano_usd + usage.held_nano_usd > allowed[sample.tenant]
         if above or usage.undispatched > CAPS[sample.tenant]:
@@ -221,6 +229,31 @@ def _money(evidence: Evidence, mine: _Mine, counts: Counts) -> None:
             counts.redis_nano += abs(usage.spent_nano_usd - evidence.spent.get(tenant, 0))
             booked = evidence.spent.get(tenant, 0)
             counts.note(f"{tenant} spent {usage.spent_nano_usd} in Redis and {booked} in the log")
+
+
+def _savings(evidence: Evidence, lanes: Mapping[str, Seen]) -> list[tuple[float, str, int]]:
+    """When each hold had become its cost at the latest, in order of time: whose it was, and by how much it was more.
+
+    Settle commits what it has booked and nothing else, so what it was seen to have committed is held no more. A store
+    that is filled again from the log is told results before holds, and so does not hold it again.
+    """
+    commits: dict[int, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
+    for booked in evidence.booked:
+        for partition, offset in booked.offsets.items():
+            offsets, times = commits[partition]
+            offsets.append(max(offset, offsets[-1] if offsets else 0))
+            times.append(booked.at_s)
+    first_results: dict[str, Seen] = {}
+    for seen in evidence.log["results"]:
+        first_results.setdefault(seen.key, seen)
+    savings = []
+    for key, lane in lanes.items():
+        if (result := first_results.get(key)) is not None:
+            offsets, times = commits[result.partition]
+            if (at := bisect_right(offsets, result.offset)) < len(times):
+                less = int(lane.document["hold_nano_usd"]) - _cost(result)
+                savings.append((times[at], str(lane.document["tenant_id"]), less))
+    return sorted(savings)
 
 
 def _waiting(evidence: Evidence, counts: Counts) -> None:

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from fairlane.adapters.kafka_closing import stop_consumer
 from fairlane.errors import Retry
 from fairlane.ports import TenantUsage
-from fairlane.streams.topology import SINKS, STAGES
+from fairlane.streams.topology import SETTLE, SINKS, STAGES
 from tests.chaos.chaos_stack import ChaosStack
 from tests.chaos.stack_config import MAIN_POOL
 
@@ -34,6 +34,13 @@ class UsageSample(NamedTuple):
     usage: TenantUsage
 
 
+class Booked(NamedTuple):
+    """How far settle had committed the results at a time: the next offset of each partition."""
+
+    at_s: float
+    offsets: dict[int, int]
+
+
 class Probes:
     """Runs from :meth:`start` to :meth:`stop`."""
 
@@ -44,6 +51,7 @@ class Probes:
         """When asked, and records behind the commits of the groups; infinity where there was no answer. What waits in
         the narrow pool is not counted: it is flooded on purpose."""
         self.usage: list[UsageSample] = []
+        self.booked: list[Booked] = []
         self._stopping = asyncio.Event()
         self._clients: tuple[Any, Any] | None = None
         self._topics: dict[str, list[TopicPartition]] = {}
@@ -93,6 +101,10 @@ class Probes:
         behind: dict[str, float] = {}
         for group, partitions in self._topics.items():
             committed = await admin.list_consumer_group_offsets(prefix + group)
+            if group == SETTLE.name:
+                # The results are all it reads.
+                own = {tp.partition: committed[tp].offset for tp in partitions if tp in committed}
+                self.booked.append(Booked(time.time(), own))
             behind[group] = sum(ends[tp] - (committed[tp].offset if tp in committed else 0) for tp in partitions)
         return behind
 

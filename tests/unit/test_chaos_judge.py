@@ -15,7 +15,7 @@ from tests.chaos.fault import Fault
 from tests.chaos.judge import Counts, Evidence, judge, late_of, settled
 from tests.chaos.load import Sent
 from tests.chaos.log_observer import TOPICS, Seen
-from tests.chaos.probes import UsageSample
+from tests.chaos.probes import Booked, UsageSample
 from tests.chaos.stack_config import CAPS, CROWDED
 
 RUN = "run-1"
@@ -63,7 +63,8 @@ def sound() -> Evidence:
         Sent("not_json", "", "", 10.0, "fairlane.requests/0/1"),
     ]
     samples = [UsageSample(10.5, 10.6, "acme", TenantUsage(HOLD, 0, 1, 0))]
-    return Evidence(RUN, sent, log, {}, samples, {"acme": COST}, {"acme": TenantUsage(0, COST, 0, 0)}, tables, 1)
+    usage = {"acme": TenantUsage(0, COST, 0, 0)}
+    return Evidence(RUN, sent, log, {}, samples, {"acme": COST}, usage, tables, 1, booked=[])
 
 
 def changed(evidence: Evidence, **topics: list[Seen]) -> Evidence:
@@ -154,6 +155,39 @@ def test_holding_more_than_was_asked_is_over_budget(sound: Evidence) -> None:
     early = sound.samples[0]._replace(began_s=9.0, answered_s=9.9)
     assert wrong(judge(replace(sound, samples=[early]))) == {"over_budget": 1}
     assert wrong(judge(replace(sound, samples=[above], spent_before={"acme": 1}))) == {}
+
+
+@pytest.mark.parametrize(
+    ("began_s", "usage", "right"),
+    [
+        (20.0, TenantUsage(0, COST, 0, 0), True),
+        (20.0, TenantUsage(1, COST, 0, 1), False),
+        (20.0, TenantUsage(HOLD, 0, 1, 0), False),
+        (14.9, TenantUsage(HOLD, 0, 0, 1), True),
+    ],
+)
+def test_once_a_result_is_booked_no_more_than_its_cost_is_allowed(
+    sound: Evidence, began_s: float, usage: TenantUsage, right: bool
+) -> None:
+    booked = [Booked(12.0, {0: 0}), Booked(15.0, {0: 1}), Booked(16.0, {})]
+    late = replace(sound, samples=[UsageSample(began_s, began_s + 0.2, "acme", usage)], booked=booked)
+    assert judge(late).over_budget == (not right)
+    # What was booked after the question, or in another partition, takes nothing away.
+    unsure = replace(late, samples=[UsageSample(14.9, 15.2, "acme", TenantUsage(HOLD, 0, 0, 1))])
+    assert judge(unsure).over_budget == 0
+    assert judge(replace(unsure, booked=[Booked(12.0, {1: 5})])).over_budget == 0
+
+
+def test_a_hold_made_twice_is_found_though_much_was_spent_before(sound: Evidence) -> None:
+    others = [f"acme/{RUN}-{number}" for number in range(1, 6)]
+    hold, answer = {"tenant_id": "acme", "hold_nano_usd": HOLD}, {"cost": {"nano_usd": COST}}
+    lanes = [*sound.log["lanes.main"], *(seen("lanes.main", n, key, hold) for n, key in enumerate(others, 1))]
+    results = [result(0), *(seen("results", n, key, answer) for n, key in enumerate(others[:-1], 1))]
+    evidence = changed(sound, **{"lanes.main": lanes}, results=results)
+    asked = TenantUsage(HOLD, 5 * COST, 0, 1)
+    for usage, breaches in ((asked, 0), (replace(asked, held_nano_usd=2 * HOLD), 1)):
+        sample = UsageSample(20.0, 20.2, "acme", usage)
+        assert judge(replace(evidence, samples=[sample], booked=[Booked(15.0, {0: 5})])).over_budget == breaches
 
 
 def test_a_second_terminal_is_excused_by_no_fault_of_another_row(sound: Evidence) -> None:
