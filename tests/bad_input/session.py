@@ -180,13 +180,16 @@ class Session:
 
     def _got(self, source: str, told: _Told) -> tuple[Way, str]:
         """What a record got, and what is wrong with it whatever it is."""
-        letters, own = self._wire.seen.letters.get(source, []), self._wire.seen.results_by_source.get(source, [])
+        seen = self._wire.seen
+        letters, lanes = seen.letters.get(source, []), seen.lanes.get(source, [])
+        own = seen.results_by_source.get(source, [])
         # Where the oracle reads no ids, the chain must not have read any.
-        results = self._wire.seen.results.get(told.verdict.ids, []) if told.verdict.ids is not None else own
+        through = [result for ids in dict.fromkeys(lanes) for result in seen.results.get(ids, [])]
+        results = seen.results.get(told.verdict.ids, []) if told.verdict.ids is not None else [*own, *through]
         if len(letters) > 1 or not one_result(results, self._repeats[told.verdict.ids]):
             return Way("twice"), f"{len(letters)} dead letters, {len(results)} results"
-        if letters and own:
-            return Way("twice"), f"a dead letter and {len(own)} results"
+        if letters and (own or lanes):
+            return Way("twice"), f"a dead letter, {len(own)} results and {len(lanes)} records in lanes"
         if letters:
             problem = "" if letters[0]["error"]["hint"] else "without a hint, it"
             return way_of_letter(letters[0]), problem

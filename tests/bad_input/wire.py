@@ -16,6 +16,8 @@ from tests.bad_input.case import CANARIES, Input
 from tests.bad_input.raw_batch import RawBatch
 
 FOLLOWED = ("results", "dead-letters", "decisions")
+LANES = "lanes."
+"""Beside them the topics that begin so: what became of a record that came into a lane is made from another record."""
 LARGEST_BYTES = 16_000_000
 
 
@@ -38,11 +40,16 @@ class Seen:
     results: defaultdict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     results_by_source: defaultdict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     """Those that were made from a record itself: its refusals. Others are made from a record of a stage."""
+    lanes: defaultdict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    """By source record whose request came into a lane, once for each record there."""
     leaks: list[tuple[str, int, int]] = field(default_factory=list)
 
 
 class Wire:
-    """A producer and a follower of the public topics. Use as an async context."""
+    """A producer and a follower of the public topics and the lanes. Use as an async context.
+
+    Raises AssertionError where there is no lane to follow.
+    """
 
     def __init__(self, bootstrap: str, prefix: str) -> None:
         self.prefix = prefix
@@ -60,10 +67,13 @@ class Wire:
         await self._producer.start()
         await self._consumer.start()
         await self._consumer._client.force_metadata_update()
+        known = self._consumer._client.cluster.topics()
+        lanes = sorted(name for name in known if name.startswith(self.prefix + LANES))
+        assert lanes, f"no lanes of {self.prefix} to follow"
         partitions = [
-            TopicPartition(self.prefix + name, p)
-            for name in FOLLOWED
-            for p in self._consumer.partitions_for_topic(self.prefix + name) or ()
+            TopicPartition(name, p)
+            for name in (*(self.prefix + name for name in FOLLOWED), *lanes)
+            for p in self._consumer.partitions_for_topic(name) or ()
         ]
         self._consumer.assign(partitions)
         await self._consumer.seek_to_beginning(*partitions)
@@ -124,11 +134,17 @@ class Wire:
 
     def _take(self, record: Any) -> None:
         headers: Mapping[str, bytes] = dict(record.headers)
+        source = headers.get("fairlane-source", b"").decode(errors="replace")
+        topic = record.topic.removeprefix(self.prefix)
+        if topic.startswith(LANES):
+            # Before the search for secrets: the whole request is in there, and has to be.
+            if record.value is not None:
+                job = orjson.loads(record.value)
+                self.seen.lanes[source].append((job["tenant_id"], job["request_id"]))
+            return
         whole = b"\n".join([record.key or b"", record.value or b"", *headers.values()])
         if any(canary in whole for canary in CANARIES):
             self.seen.leaks.append((record.topic, record.partition, record.offset))
-        source = headers.get("fairlane-source", b"").decode(errors="replace")
-        topic = record.topic.removeprefix(self.prefix)
         if topic == "decisions":
             self.seen.decided_ms.setdefault(source, record.timestamp)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import orjson
@@ -228,27 +229,84 @@ def test_the_oracles_reader_refuses_what_the_standard_library_refuses(text: str)
         read(text)
 
 
-@pytest.mark.parametrize(("letters", "results", "right"), [(1, 0, True), (1, 1, False), (0, 1, False), (2, 0, False)])
-def test_a_record_without_ids_gets_a_dead_letter_and_no_result(
-    monkeypatch: pytest.MonkeyPatch, letters: int, results: int, right: bool
+@pytest.mark.parametrize(
+    ("letters", "results", "lanes", "called", "right"),
+    [
+        (1, 0, 0, 0, True),
+        (1, 1, 0, 0, False),
+        (0, 1, 0, 0, False),
+        (2, 0, 0, 0, False),
+        (1, 0, 1, 0, False),
+        (1, 0, 1, 1, False),
+        (0, 0, 1, 1, False),
+    ],
+)
+def test_a_record_without_ids_gets_a_dead_letter_and_no_result_and_comes_into_no_lane(
+    monkeypatch: pytest.MonkeyPatch, letters: int, results: int, lanes: int, called: int, right: bool
 ) -> None:
+    wire = unconnected(monkeypatch)
+    sent = wiring.Sent(0, 7, 0)
+    source = wire.source(sent)
+    error = {"code": "invalid_json", "field": None, "hint": "h"}
+    ids = {"tenant_id": "acme", "request_id": "r"}
+    for topic, made_from, document, count in (
+        ("dead-letters", source, {"dead_letter_id": source, "error": error}, letters),
+        ("results", source, {**ids, "status": "rejected", "error": error}, results),
+        ("lanes.sim", source, ids, lanes),
+        ("results", "fairlane.inbox.sim/0/0", {**ids, "status": "succeeded", "error": None}, called),
+    ):
+        for _ in range(count):
+            wire._take(written(topic, made_from, document))
+    told = _Told(Input(b"{"), sent, Oracle().judge(b"{"))
+    got, problem = Session(wire, 1)._got(source, told)
+    assert (fits(got, told.verdict) and not problem) is right
+
+
+def test_what_became_of_a_record_in_its_lane_is_told_though_the_oracle_reads_no_ids(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wire, sent = unconnected(monkeypatch), wiring.Sent(0, 7, 0)
+    ids = {"tenant_id": "acme", "request_id": "r"}
+    wire._take(written("lanes.sim", wire.source(sent), ids))
+    wire._take(written("results", "fairlane.inbox.sim/0/0", {**ids, "status": "succeeded", "error": None}))
+    assert Session(wire, 1)._got(wire.source(sent), _Told(Input(b"{"), sent, Oracle().judge(b"{")))[0] == Way(ACCEPTED)
+
+
+def test_a_record_that_was_let_in_and_refused_as_a_repeated_id_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire, oracle, other = unconnected(monkeypatch), Oracle(), GOOD.replace(b'"x"', b'"y"')
+    oracle.judge(GOOD)
+    told = _Told(Input(other), wiring.Sent(0, 8, 0), oracle.judge(other))
+    ids, source = {"tenant_id": "acme", "request_id": "r"}, "fairlane.requests/0/8"
+    error = {"code": "request_id_reused", "field": "request_id", "hint": "h"}
+    wire._take(written("lanes.sim", "fairlane.requests/0/7", ids))
+    wire._take(written("results", "fairlane.inbox.sim/0/0", {**ids, "status": "succeeded", "error": None}))
+    wire._take(written("dead-letters", source, {"dead_letter_id": source, "error": error}))
+    assert Session(wire, 1)._got(source, told) == (Way(DEAD, "request_id_reused", "request_id"), "")
+    wire._take(written("lanes.sim", source, ids))
+    assert Session(wire, 1)._got(source, told)[0] == Way("twice")
+
+
+def test_a_prompt_in_its_lane_is_no_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = unconnected(monkeypatch)
+    document = {"tenant_id": "acme", "request_id": "r", "body": CANARIES[0].decode()}
+    wire._take(written("lanes.sim", "fairlane.requests/0/7", document))
+    assert wire.leaks() == []
+    wire._take(written("results", "fairlane.requests/0/7", document))
+    assert len(wire.leaks()) == 1
+
+
+def unconnected(monkeypatch: pytest.MonkeyPatch) -> wiring.Wire:
     for client in ("AIOKafkaProducer", "AIOKafkaConsumer"):
         monkeypatch.setattr(wiring, client, lambda **_: None)
-    wire = wiring.Wire("", "fairlane.")
-    sent = wiring.Sent(0, 7, 0)
-    source = wire.source(sent).encode()
-    error = {"code": "invalid_json", "field": None, "hint": "h"}
-    letter = {"dead_letter_id": source.decode(), "error": error}
-    result = {"tenant_id": "acme", "request_id": "r", "status": "rejected", "error": error}
-    for topic, document, count in (("dead-letters", letter, letters), ("results", result, results)):
-        record = SimpleNamespace(
-            topic=f"fairlane.{topic}", headers=[("fairlane-source", source)], key=b"", value=orjson.dumps(document)
-        )
-        for _ in range(count):
-            wire._take(record)
-    told = _Told(Input(b"{"), sent, Oracle().judge(b"{"))
-    got, problem = Session(wire, 1)._got(source.decode(), told)
-    assert (fits(got, told.verdict) and not problem) is right
+    return wiring.Wire("", "fairlane.")
+
+
+def written(topic: str, made_from: str, document: Mapping[str, object]) -> SimpleNamespace:
+    """A record of the chain."""
+    headers = [("fairlane-source", made_from.encode())]
+    return SimpleNamespace(
+        topic=f"fairlane.{topic}", partition=0, offset=0, headers=headers, key=b"", value=orjson.dumps(document)
+    )
 
 
 def test_no_process_is_allowed_more_memory_than_the_design_says() -> None:
