@@ -11,7 +11,18 @@ from fairlane.devstack.simulation.commit_metadata import finished_beyond
 from fairlane.policy.offsets import CommitTracker
 from tests.source_tree import ROOT
 
-JUDGES = ("bills", "books", "checker", "commit_metadata", "facts", "fairness", "measures", "outcomes", "waiting")
+JUDGES = (
+    "bills",
+    "books",
+    "checker",
+    "commit_metadata",
+    "explanations",
+    "facts",
+    "fairness",
+    "measures",
+    "outcomes",
+    "waiting",
+)
 TWINS = ("log_twin", "provider_twin")
 """What happened, as the twins noted it."""
 
