@@ -27,9 +27,10 @@ PREDICTION_KEEP = 0.8
 """Moving average of output lengths: 4/5 old, 1/5 new, the paper's window of five (section 4.3)."""
 
 FIRST_PREDICTION = 128
-COUNTER_MAX = 1e30
-"""Beyond all service there can be. A counter that became infinite, by a tiny weight or a forged snapshot, could be
-neither compared nor written any more."""
+WEIGHT_MIN = 0.001
+COUNTER_MAX = 1e15
+"""A double still tells one unit from two there. Far beyond it charges are lost in rounding, and an infinite counter,
+from a tiny weight or a forged snapshot, could not even be written any more."""
 PREDICTIONS_MAX = 20_000
 GONE_SPARE = 100
 DEADLINES_SPARE = 1_000
@@ -124,8 +125,10 @@ class FairQueue:
         return key in self._by_key
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
-        """Weights by tenant; one not named has weight 1. Counts from the next charge on."""
-        self._weights = weights
+        """Weights by tenant; one not named has weight 1, and below :data:`WEIGHT_MIN` it is that. Counts from the next
+        charge on.
+        """
+        self._weights = {tenant: max(weight, WEIGHT_MIN) for tenant, weight in weights.items()}
 
     def waiting(self, tenant_id: str) -> int:
         """Requests of a tenant in all bands."""

@@ -377,3 +377,16 @@ def test_whatever_a_snapshot_says_the_next_one_can_be_written(value: float) -> N
         queue.settle(pick.charge, 10, 10)
     counters, floor, predicted = queue.snapshot()
     assert all(map(isfinite, (*counters.values(), floor, *predicted.values())))
+
+
+def test_a_weight_of_nearly_nothing_does_not_make_the_shares_of_others_even() -> None:
+    queue = FairQueue()
+    queue.set_weights({"a": 1.0, "b": 4.0, "tiny": 1e-300})
+    for number in range(50):
+        queue.push(waiting("tiny", number))
+        assert queue.pick() is not None
+    for number in range(1_000):
+        queue.push(waiting("a", number))
+        queue.push(waiting("b", number))
+    picks = [queue.pick() for _ in range(1_000)]
+    assert sum(pick is not None and pick.waiting.tenant_id == "b" for pick in picks) == pytest.approx(800, abs=5)
