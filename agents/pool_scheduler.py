@@ -217,7 +217,7 @@ class PoolScheduler:
             waiting = self._queue.remove(self._cancelling.popitem()[0])
             if waiting is not None:
                 kind = DecisionKind.CANCELLED
-                self._end_in_lane(waiting.payload, Status.CANCELLED, kind, ErrorCode.CANCELLED, now_ms)
+                self._end_in_lane(_taken(waiting), Status.CANCELLED, kind, ErrorCode.CANCELLED, now_ms)
 
     def _end_expired(self) -> None:
         """Some of them: nobody else's request waits for that."""
@@ -228,7 +228,7 @@ class PoolScheduler:
             waiting = self._expired.popitem()[1]
             self._metrics.inc("dispatcher_expired_total", pool=self.pool, tenant=waiting.tenant_id)
             kind = DecisionKind.EXPIRED
-            self._end_in_lane(waiting.payload, Status.EXPIRED, kind, ErrorCode.DEADLINE_EXCEEDED, now_ms)
+            self._end_in_lane(_taken(waiting), Status.EXPIRED, kind, ErrorCode.DEADLINE_EXCEEDED, now_ms)
 
     def snapshot(self) -> SchedulerState:
         """Counters for the next owner."""
@@ -272,8 +272,7 @@ class PoolScheduler:
             await asyncio.wait(self._pending)
 
     def _bind(self, pick: Pick, group: int) -> None:
-        lane, now_ms = pick.waiting.payload, self._clock.now_ms()
-        assert isinstance(lane, LaneEntry)
+        lane, now_ms = _taken(pick.waiting), self._clock.now_ms()
         ticket, waited_ms = lane.ticket, max(0, now_ms - lane.ticket.admitted_ms)
         try:
             slots, busy = self._slots.capacity, self._slots.in_flight + 1
@@ -300,8 +299,7 @@ class PoolScheduler:
             self.ended(lane.record.key, 0, 0)
         self._end_in_lane(lane, Status.FAILED, DecisionKind.REJECTED, ErrorCode.TOO_LARGE, self._clock.now_ms())
 
-    def _end_in_lane(self, lane: object, status: Status, kind: DecisionKind, code: ErrorCode, now_ms: int) -> None:
-        assert isinstance(lane, LaneEntry)
+    def _end_in_lane(self, lane: LaneEntry, status: Status, kind: DecisionKind, code: ErrorCode, now_ms: int) -> None:
         self._ended.add(lane.admission)
         outgoing = self._records.ended(lane.record, lane.ticket, status, kind, code, now_ms)
 
@@ -337,6 +335,7 @@ class PoolScheduler:
             if waiting is not None and isinstance(waiting.payload, LaneEntry) and waiting.payload.source == source:
                 self._queue.remove(key)
                 self._expired.pop(key, None)
+                waiting.payload = None
             self._given_up[source] = False
             self._give_up(record, source, failure, lambda: self._given_up.update({source: True}))
         while source in self._writing:
@@ -390,3 +389,10 @@ class PoolScheduler:
                 self._fail(Fatal(f"a write of the dispatcher was not acknowledged: {failure}"))
 
         when_acknowledged(acks, self._pending, acknowledged)
+
+
+def _taken(waiting: Waiting) -> LaneEntry:
+    """What rides on a request that left its lane. Its place there may be kept for long, and the record with it."""
+    lane, waiting.payload = waiting.payload, None
+    assert isinstance(lane, LaneEntry)
+    return lane

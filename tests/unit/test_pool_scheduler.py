@@ -187,6 +187,26 @@ async def test_many_cancellations_at_once_are_ended_no_faster_than_the_log_takes
     assert pool.scheduler.under_way == 0
 
 
+@pytest.mark.parametrize("expires", [True, False])
+async def test_what_left_its_lane_keeps_no_record_though_others_wait_before_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, expires: bool
+) -> None:
+    pool = OnePool(world, Inherited(epoch=7, groups=1))
+    pool.offer(lane_record(world, "slot"))
+    pool.scheduler.pump()
+    for number in range(10):
+        pool.offer(lane_record(world, f"r-{number}"))
+    everything = pool.scheduler._queue.all_waiting()
+    assert all(each.payload is not None for each in everything)
+    if expires:
+        world.clock.advance(61)
+        pool.scheduler.pump()
+    else:
+        assert pool.scheduler.cancel(b"acme/r-9")
+    await pool.scheduler.settled()
+    assert [each.payload is None for each in everything] == [expires] * 9 + [True]
+
+
 async def test_a_dispatch_behind_a_higher_epoch_is_not_finished_and_ends_the_process(world: World) -> None:
     """A marker of an earlier owner, whose clock was ahead, arrives late: workers take nothing of ours behind it."""
     pool = OnePool(world, Inherited(epoch=7, groups=1, markers={0: -1}))
