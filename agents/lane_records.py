@@ -8,6 +8,7 @@ from fairlane.agents.outgoing import PublicRecords, decision_id
 from fairlane.agents.poison_terminals import PoisonTerminals
 from fairlane.agents.topic_names import TopicNames
 from fairlane.agents.wait_reason import why_waited
+from fairlane.errors import Poison
 from fairlane.policy.vtc import Pick
 from fairlane.ports import Outgoing, Record
 from fairlane.schemas.base import timestamp_from_ms
@@ -82,6 +83,8 @@ class LaneRecords:
             job = decode(Job, record.value or b"")
         except DecodeError as failure:
             return self.unusable(record, failure, now_ms)
+        if not ticket.names(job):
+            return self.unusable(record, Poison("a lane record whose job is not what its ticket names"), now_ms)
         source, waited_ms = source_of(record), max(0, now_ms - ticket.admitted_ms)
         message = f"after waiting {waited_ms} ms in the lane"
         field = "deadline" if status is Status.EXPIRED else None

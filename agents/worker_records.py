@@ -49,6 +49,9 @@ class Work:
             job, ticket = decode(Job, record.value), decode(Ticket, raw)
         except DecodeError as failure:
             raise Poison(f"an inbox record that cannot be read: {failure}") from None
+        if not ticket.names(job):
+            # The slot it holds is freed by a result of the request that its ticket names.
+            raise Poison("an inbox record whose job is not the request that its ticket names")
         dispatched_ms = dispatch.dispatched_ms if dispatch is not None else record.timestamp_ms
         return cls(record, job, ticket, dispatched_ms, source_of(record), traceparent_of(record.headers))
 

@@ -33,6 +33,10 @@ class Ticket(WireModel):
     deadline_ms: EpochMs | None = None
     trace_id: str | None = None
 
+    def names(self, job: Job) -> bool:
+        """Whether it is the ticket of that request."""
+        return (self.tenant_id, self.request_id) == (job.tenant_id, job.request_id)
+
 
 class Dispatch(WireModel):
     """The ``fairlane-dispatch`` header of an inbox record."""

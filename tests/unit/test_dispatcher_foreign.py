@@ -127,3 +127,13 @@ async def test_junk_hides_no_request_of_the_same_source(world: World) -> None:
     async with dispatching(world, config()) as feed:
         await deliver(feed, junk, genuine)
     assert ids(bound(world)) == ["acme/r-0"]
+
+
+async def test_a_request_that_ends_in_its_lane_under_another_requests_ticket_ends_that_one(world: World) -> None:
+    lane = job(world, "r-0", timeout_ms=-1)
+    other = job(world, "r-1", timeout_ms=-1)
+    world.log.append(replace(lane, value=other.value))
+    async with dispatching(world, config()) as feed:
+        await feed.step()
+        await eventually(lambda: len(feed.done) == 1)
+    assert [(result["request_id"], result["status"]) for result in world.values(NAMES.results)] == [("r-0", "failed")]
