@@ -126,13 +126,17 @@ class AnswerFollower:
         elif spec is CHUNKS:
             for record in batch:
                 expected = self._expected.get(record.key or b"")
-                if expected is not None and expected.on_chunk is not None and (chunk := fields_of(record)):
-                    expected.on_chunk(chunk)
+                if expected is not None and expected.on_chunk is not None:
+                    chunk = fields_of(record)
+                    if _has(chunk, attempt=int, delta=dict):
+                        expected.on_chunk(chunk)
         else:
             self._take_results(batch)
 
     def _take_dead_letter(self, value: Mapping[str, Any]) -> None:
         tenant_id, request_id = value.get("tenant_id"), value.get("request_id")
+        if not _has(value, error=dict):
+            return
         if isinstance(tenant_id, str) and isinstance(request_id, str):
             self._resolve(request_key(tenant_id, request_id), AnswerKind.DEAD_LETTER, value)
             return
@@ -146,8 +150,10 @@ class AnswerFollower:
 
     def _take_results(self, batch: Sequence[Record]) -> None:
         for record in batch:
-            if record.key in self._expected and (result := fields_of(record)).get("status") is not None:
-                self._resolve(record.key, AnswerKind.RESULT, result)
+            if record.key in self._expected:
+                result = fields_of(record)
+                if _has(result, status=str, timings=dict, usage=dict, cost=dict):
+                    self._resolve(record.key, AnswerKind.RESULT, result)
 
     def _resolve(self, key: bytes, kind: AnswerKind, value: Mapping[str, Any]) -> None:
         expected = self._expected.get(key)
@@ -170,3 +176,8 @@ class AnswerFollower:
         ends = {partition: self._result_starts[partition] for partition in first}
         async for batch in self._reader.read(topic, first, ends):
             self._take_results([record for record in batch if record.key in keys])
+
+
+def _has(value: Mapping[str, Any], **members: type) -> bool:
+    """Whether it is what it stands among, by what is told of it: anybody may write to a topic."""
+    return all(isinstance(value.get(name), kind) for name, kind in members.items())

@@ -151,7 +151,20 @@ async def test_a_dead_letter_of_somebody_that_names_no_request_disturbs_no_wait(
         assert (await asyncio.wait_for(later, 5)).value["status"] == "succeeded"
 
 
-@pytest.mark.parametrize("value", [b"garbage", b"[]", b"[" * 100_000, b"\xff", b'"text"', b"{}"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"garbage",
+        b"[]",
+        b"[" * 100_000,
+        b"\xff",
+        b'"text"',
+        b"{}",
+        b'{"junk":1}',
+        b'{"status":"succeeded"}',
+        b'{"tenant_id":"acme","request_id":"r-1"}',
+    ],
+)
 @pytest.mark.parametrize("topic", ["results", "dead-letters", "decisions", "chunks"])
 async def test_what_somebody_else_wrote_there_disturbs_no_wait(log: MemoryLog, topic: str, value: bytes) -> None:
     chunks: list[Mapping[str, object]] = []
