@@ -263,6 +263,10 @@ def test_an_early_seed_finds_a_bug_made_by_hand(bug: str, monkeypatch: pytest.Mo
     assert simulate(plan(found), fingerprint=False).violations == []
 
 
+def test_an_id_used_again_for_what_left_a_stopped_gate_too_late_to_be_known_is_a_new_request() -> None:
+    assert simulate(plan(155166), fingerprint=False).violations == []
+
+
 def test_who_is_killed_with_all_others_is_not_held_to_what_it_did_not_see() -> None:
     assert simulate(plan(1326), fingerprint=False).violations == []
     books = live(plan(3)).books

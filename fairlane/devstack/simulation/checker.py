@@ -86,8 +86,9 @@ def _each_record_ends_once(facts: Facts, _books: Books, figures: Counter[str]) -
             yield f"{source} ({asked.name}) has no terminal"
         else:
             bodies[asked.name].add(asked.body)
+    unknown = _admissions_nobody_knew_of(facts)
     for name, different in bodies.items():
-        if len(different) > 1:
+        if len(different) - 1 > unknown[name]:
             yield f"{name} was asked with {len(different)} bodies, and none of them was refused"
     known = {asked.name for asked in facts.asked}
     for key in facts.results_of:
@@ -118,14 +119,22 @@ def _answers_fit_their_requests(facts: Facts, _books: Books, _figures: Counter[s
     asked_of: dict[str, list[Asked]] = defaultdict(list)
     for asked in facts.asked:
         asked_of[asked.name].append(asked)
-    refused = {letter.made_from for letter in facts.dead_letters}
+    refused, unknown = {letter.made_from for letter in facts.dead_letters}, _admissions_nobody_knew_of(facts)
     for key, winner in facts.winners.items():
         if winner.document["status"] != "succeeded":
             continue
         text = winner.document["response"]["text"]
         bodies = [asked.body for asked in asked_of[key] if asked.entry.source not in refused]
-        if bodies and not all(json.dumps(text) in body for body in bodies):
+        others = sum(json.dumps(text) not in body for body in bodies)
+        if others > unknown[key] or (bodies and others == len(bodies)):
             yield f"{key} was answered with {text!r}, which is the answer to something else"
+
+
+def _admissions_nobody_knew_of(facts: Facts) -> Counter[str]:
+    """By request how many lane records came late: a store that was emptied meanwhile is filled from a log without them,
+    so the same id with another body is a new request.
+    """
+    return Counter(lane.key for lane in facts.lanes if lane.late)
 
 
 def _one_answer_per_idempotency_key(facts: Facts, _books: Books, _figures: Counter[str]) -> Iterator[str]:
