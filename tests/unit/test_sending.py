@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from fairlane.cli.answers import AnswerFollower
 from fairlane.cli.request_input import Envelope, Prepared, from_prompt
 from fairlane.cli.sending import Sending, SendOptions
 from fairlane.errors import Poison, Reject, Retry
-from fairlane.ports import Outgoing
+from fairlane.ports import Outgoing, Record
 from fairlane.schemas.topics import request_key
 
 PREFIX = "t."
@@ -151,6 +152,21 @@ async def test_a_dead_letter_of_somebody_that_names_no_request_disturbs_no_wait(
         assert (await asyncio.wait_for(later, 5)).value["status"] == "succeeded"
 
 
+class Taken(MemoryReader):
+    """Remembers of which topics somebody took records and came back for more."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log)
+        self.topics: set[str] = set()
+
+    async def read(self, topic: str, *args: Any, **kwargs: Any) -> AsyncIterator[Sequence[Record]]:
+        """See the port."""
+        async for batch in super().read(topic, *args, **kwargs):
+            yield batch
+            if batch:
+                self.topics.add(topic)
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -168,10 +184,13 @@ async def test_a_dead_letter_of_somebody_that_names_no_request_disturbs_no_wait(
 @pytest.mark.parametrize("topic", ["results", "dead-letters", "decisions", "chunks"])
 async def test_what_somebody_else_wrote_there_disturbs_no_wait(log: MemoryLog, topic: str, value: bytes) -> None:
     chunks: list[Mapping[str, object]] = []
-    async with AnswerFollower(MemoryReader(log), PREFIX, chunks=True) as follower:
+    reader = Taken(log)
+    async with AnswerFollower(reader, PREFIX, chunks=True) as follower:
         answer = follower.expect("acme", "r-1", on_chunk=chunks.append)
         log.append(Outgoing(PREFIX + topic, request_key("acme", "r-1"), value))
-        await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            while PREFIX + topic not in reader.topics:  # noqa: ASYNC110 - a task of the follower does it
+                await asyncio.sleep(0)
         write(log, "results", "r-1", result_json("r-1"))
         assert (await asyncio.wait_for(answer, 5)).value["status"] == "succeeded"
     assert chunks == []
