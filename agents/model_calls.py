@@ -168,7 +168,7 @@ def _note_loss(piece: asyncio.Future[Record]) -> None:
 
 def _says_something(event: Mapping[str, Any]) -> bool:
     for choice in event.get("choices") or ():
-        delta = choice.get("delta") or {}
-        if any(value for name, value in delta.items() if name != "role"):
+        delta = choice.get("delta")
+        if isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role"):
             return True
     return False

@@ -76,7 +76,8 @@ def _job(record: Record) -> Job | DecodeError:
 def _failed(
     ticket: Ticket | None, job: Job | DecodeError, detail: ErrorDetail, config_version: str, now_ms: int
 ) -> Result:
-    known = job if isinstance(job, Job) else None
+    # Under another's ticket, its key and labels must not come into this one's result.
+    known = job if isinstance(job, Job) and (ticket is None or ticket.names(job)) else None
     named = ticket or known
     assert named is not None
     received_ms = ticket.received_ms if ticket else timestamp_to_ms(known.received_at) if known else now_ms

@@ -13,6 +13,11 @@ from typing import Any, Self
 from fairlane.cli.record_text import fields_of
 from fairlane.errors import Retry
 from fairlane.ports import LogReader, Record
+from fairlane.schemas.base import WireModel
+from fairlane.schemas.chunk import Chunk
+from fairlane.schemas.codec import DecodeError, decode
+from fairlane.schemas.dead_letter import DeadLetter
+from fairlane.schemas.result import Result
 from fairlane.schemas.topics import CHUNKS, DEAD_LETTERS, DECISIONS, RESULTS, TopicSpec, partition_for, request_key
 
 OnChunk = Callable[[Mapping[str, Any]], None]
@@ -122,21 +127,18 @@ class AnswerFollower:
             await self._look_up(self._duplicates(batch))
         elif spec is DEAD_LETTERS:
             for record in batch:
-                self._take_dead_letter(fields_of(record))
+                if _is(DeadLetter, record):
+                    self._take_dead_letter(fields_of(record))
         elif spec is CHUNKS:
             for record in batch:
                 expected = self._expected.get(record.key or b"")
-                if expected is not None and expected.on_chunk is not None:
-                    chunk = fields_of(record)
-                    if _has(chunk, attempt=int, delta=dict):
-                        expected.on_chunk(chunk)
+                if expected is not None and expected.on_chunk is not None and _is(Chunk, record):
+                    expected.on_chunk(fields_of(record))
         else:
             self._take_results(batch)
 
     def _take_dead_letter(self, value: Mapping[str, Any]) -> None:
         tenant_id, request_id = value.get("tenant_id"), value.get("request_id")
-        if not _has(value, error=dict):
-            return
         if isinstance(tenant_id, str) and isinstance(request_id, str):
             self._resolve(request_key(tenant_id, request_id), AnswerKind.DEAD_LETTER, value)
             return
@@ -150,9 +152,9 @@ class AnswerFollower:
 
     def _take_results(self, batch: Sequence[Record]) -> None:
         for record in batch:
-            if record.key in self._expected:
+            if record.key in self._expected and _is(Result, record):
                 result = fields_of(record)
-                if _has(result, status=str, timings=dict, usage=dict, cost=dict):
+                if record.key == request_key(result["tenant_id"], result["request_id"]):
                     self._resolve(record.key, AnswerKind.RESULT, result)
 
     def _resolve(self, key: bytes, kind: AnswerKind, value: Mapping[str, Any]) -> None:
@@ -178,6 +180,10 @@ class AnswerFollower:
             self._take_results([record for record in batch if record.key in keys])
 
 
-def _has(value: Mapping[str, Any], **members: type) -> bool:
-    """Whether it is what it stands among, by what is told of it: anybody may write to a topic."""
-    return all(isinstance(value.get(name), kind) for name, kind in members.items())
+def _is(contract: type[WireModel], record: Record) -> bool:
+    """Whether it keeps the contract of the topic it stands on: anybody may write there."""
+    try:
+        decode(contract, record.value or b"")
+    except DecodeError:
+        return False
+    return True

@@ -161,15 +161,23 @@ class Sending:
         if chunk["attempt"] > self._attempt_shown:
             self._attempt_shown = chunk["attempt"]
             click.echo(f"\n[attempt {chunk['attempt']} starts over]", err=True)
-        for choice in chunk["delta"].get("choices") or []:
-            click.echo((choice.get("delta") or {}).get("content") or "", nl=False)
+        for choice in _objects(chunk["delta"].get("choices")):
+            delta = choice.get("delta")
+            content = delta.get("content") if isinstance(delta, dict) else None
+            click.echo(content if isinstance(content, str) else "", nl=False)
 
 
 def answer_text(response: Mapping[str, Any]) -> str:
     """The text of a chat completion; its choices one after the other, tool calls as JSON."""
     texts = []
-    for choice in response.get("choices") or []:
-        message = choice.get("message") or {}
+    for message in (choice.get("message") for choice in _objects(response.get("choices"))):
+        if not isinstance(message, dict):
+            continue
         content = message.get("content") or message.get("refusal")
         texts.append(content if isinstance(content, str) else str(message.get("tool_calls") or ""))
     return "\n".join(texts)
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    """Those in a list: what a provider sent is passed on as it came."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

@@ -28,9 +28,18 @@ PREDICTION_KEEP = 0.8
 
 FIRST_PREDICTION = 128
 WEIGHT_MIN = 0.001
+COST_MAX = 1e8
+"""Cost units of one request, several times what the largest context windows hold (10 million tokens). More than that
+somebody made up, and would take one request to where a counter has no room for the next."""
+USAGE_RATIO_MAX = 10
+USAGE_SPARE = 20_000
+"""So many times what a request may cost by its own figures, and so many units besides, a provider may say it did: its
+tokenizer, prompt and images are its own. A provider that is wrong by more must not shut the tenant out."""
 COUNTER_MAX = 1e15
 """A double still tells one unit from two there. Far beyond it charges are lost in rounding, and an infinite counter,
-from a tiny weight or a forged snapshot, could not even be written any more."""
+from a forged snapshot, could not even be written any more."""
+REBASE_AT = 1e12
+"""Only differences of counters mean anything: where all of them stand above it, it is taken from all."""
 PREDICTIONS_MAX = 20_000
 GONE_SPARE = 100
 DEADLINES_SPARE = 1_000
@@ -64,11 +73,13 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What was charged for a dispatched request, to be settled once against its usage."""
+    """What was charged for a dispatched request, to be settled once against its usage, up to ``units_max``."""
 
     tenant_id: str
     model: str
     units: float
+    units_max: float
+    output_limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,19 +206,28 @@ class FairQueue:
         return None
 
     def _take(self, band: str, lane: _Lane) -> Pick:
+        if self.counter(lane.tenant_id) > REBASE_AT:
+            self._rebase(self._lift_to())
         waiting = lane.queue[0]
         before = self._picks - waiting.picks_at_arrival
         self._picks += 1
         self._leave(waiting, lane)
         predicted = self.predicted_output(lane.tenant_id, waiting.model, waiting.output_limit)
-        units = service_cost(waiting.input_tokens, predicted)
+        units = min(service_cost(waiting.input_tokens, predicted), COST_MAX)
+        may_cost = service_cost(waiting.input_tokens, waiting.output_limit)
         self._charge(lane.tenant_id, units)
         self._unsettled[lane.tenant_id] = self._unsettled.get(lane.tenant_id, 0) + 1
         self._keep_floor(lane.tenant_id)
         own = min(waiting.own_ahead, before)
         return Pick(
             waiting,
-            Charge(lane.tenant_id, waiting.model, units),
+            Charge(
+                lane.tenant_id,
+                waiting.model,
+                units,
+                units_max=min(USAGE_RATIO_MAX * may_cost + USAGE_SPARE, COST_MAX),
+                output_limit=waiting.output_limit,
+            ),
             self.counter(lane.tenant_id),
             own_before=own,
             others_before=before - own,
@@ -216,12 +236,12 @@ class FairQueue:
     def settle(self, charge: Charge, input_tokens: int, output_tokens: int) -> None:
         """Correct a charge by what the request really used; call once per charge."""
         name = f"{charge.tenant_id}\0{charge.model}"
-        old = self._predicted.pop(name, None)
-        mean = output_tokens if old is None else PREDICTION_KEEP * old + (1 - PREDICTION_KEEP) * output_tokens
+        old, length = self._predicted.pop(name, None), min(output_tokens, charge.output_limit)
+        mean = length if old is None else PREDICTION_KEEP * old + (1 - PREDICTION_KEEP) * length
         self._predicted[name] = mean
         if len(self._predicted) > PREDICTIONS_MAX:
             self._predicted.popitem(last=False)
-        self._correct(charge, service_cost(input_tokens, output_tokens) - charge.units)
+        self._correct(charge, min(service_cost(input_tokens, output_tokens), charge.units_max) - charge.units)
 
     def refund(self, charge: Charge) -> None:
         """Take a charge back: the request got no service."""
@@ -276,6 +296,15 @@ class FairQueue:
             lane = self._lanes[band].get(tenant_id)
             if lane is not None:
                 self._offer(band, lane)
+
+    def _rebase(self, by: float) -> None:
+        if by <= REBASE_AT:
+            return
+        self._floor -= by
+        self._counters = {tenant: counter - by for tenant, counter in self._counters.items()}
+        for heap in self._heaps.values():
+            heap[:] = [(counter - by, arrived_ms, tenant, version) for counter, arrived_ms, tenant, version in heap]
+            heapq.heapify(heap)
 
     def _correct(self, charge: Charge, units: float) -> None:
         tenant = charge.tenant_id

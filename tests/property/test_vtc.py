@@ -253,7 +253,7 @@ def test_lengths_of_tenants_that_had_no_answer_lately_are_predicted_anew(monkeyp
     monkeypatch.setattr("fairlane.policy.vtc.PREDICTIONS_MAX", 2)
     queue = FairQueue()
     for tenant in "abca":
-        queue.settle(Charge(tenant, "m", 0.0), 1, 500)
+        queue.settle(Charge(tenant, "m", 0.0, 1_001, 500), 1, 500)
     assert {tenant: queue.predicted_output(tenant, "m", 1000) for tenant in "abc"} == {
         "a": 500,
         "b": FIRST_PREDICTION,

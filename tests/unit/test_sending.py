@@ -16,6 +16,12 @@ from fairlane.cli.request_input import Envelope, Prepared, from_prompt
 from fairlane.cli.sending import Sending, SendOptions
 from fairlane.errors import Poison, Reject, Retry
 from fairlane.ports import Outgoing, Record
+from fairlane.schemas.base import WireModel, timestamp_from_ms
+from fairlane.schemas.chunk import Chunk
+from fairlane.schemas.codec import encode
+from fairlane.schemas.dead_letter import DeadLetter
+from fairlane.schemas.errors import ErrorCode, error
+from fairlane.schemas.result import Result, Status, Timings, Usage
 from fairlane.schemas.topics import request_key
 
 PREFIX = "t."
@@ -36,11 +42,50 @@ async def these(*requests: Prepared) -> AsyncIterator[Prepared]:
 
 
 def result_json(request_id: str, status: str = "succeeded", text: str = "Hi there") -> dict[str, object]:
-    return {
-        "request_id": request_id, "tenant_id": "acme", "status": status, "error": None,
-        "response": {"choices": [{"message": {"content": text}}]}, "usage": {"input_tokens": 2, "output_tokens": 3},
-        "cost": {"nano_usd": 0}, "route": None, "timings": {"queue_ms": 1.0, "model_ms": 2.0},
-    }  # fmt: skip
+    at = timestamp_from_ms(1_795_197_600_000)
+    return json_of(
+        Result(
+            request_id=request_id,
+            tenant_id="acme",
+            status=Status(status),
+            response={"choices": [{"message": {"content": text}}]},
+            usage=Usage(input_tokens=2, output_tokens=3),
+            timings=Timings(received_at=at, completed_at=at, queue_ms=1.0, model_ms=2.0),
+            config_version="v",
+        )
+    )
+
+
+def json_of(model: WireModel) -> dict[str, object]:
+    value: dict[str, object] = json.loads(encode(model))
+    return value
+
+
+def letter_json(request_id: str | None, code: ErrorCode, dead_letter_id: str = "t.requests/0/1") -> dict[str, object]:
+    topic, partition, offset = dead_letter_id.split("/")
+    return json_of(
+        DeadLetter(
+            dead_letter_id=dead_letter_id,
+            event_time=timestamp_from_ms(1_795_197_600_000),
+            stage="gate",
+            source_topic=topic,
+            source_partition=int(partition),
+            source_offset=int(offset),
+            tenant_id="acme" if request_id else None,
+            request_id=request_id,
+            error=error(code, "m"),
+            payload_bytes=1,
+            payload_sha256="0" * 64,
+            config_version="v",
+        )
+    )
+
+
+def chunk_json(delta: dict[str, Any], *, last: bool = False) -> dict[str, object]:
+    at = timestamp_from_ms(1_795_197_600_000)
+    return json_of(
+        Chunk(request_id="r-1", tenant_id="acme", attempt=1, sequence=0, event_time=at, delta=delta, last=last)
+    )
 
 
 def write(log: MemoryLog, topic: str, request_id: str, value: dict[str, object]) -> None:
@@ -133,11 +178,8 @@ async def test_a_result_from_before_is_found_when_the_gate_calls_the_request_a_d
     assert capsys.readouterr().out == "from before\n"
 
 
-UNNAMED = {"tenant_id": None, "request_id": None, "error": {"code": "invalid_json", "message": "m", "field": None}}
-
-
 def bury(log: MemoryLog, dead_letter_id: str) -> None:
-    letter = json.dumps({**UNNAMED, "dead_letter_id": dead_letter_id}).encode()
+    letter = json.dumps(letter_json(None, ErrorCode.INVALID_JSON, dead_letter_id)).encode()
     log.append(Outgoing(f"{PREFIX}dead-letters", dead_letter_id.encode(), letter))
 
 
@@ -179,6 +221,11 @@ class Taken(MemoryReader):
         b'{"junk":1}',
         b'{"status":"succeeded"}',
         b'{"tenant_id":"acme","request_id":"r-1"}',
+        b'{"status":"succeeded","timings":{},"usage":{},"cost":{}}',
+        b'{"tenant_id":"acme","request_id":"r-1","error":{}}',
+        b'{"tenant_id":"\\ud800","request_id":"x","error":{}}',
+        b'{"attempt":1,"delta":{"choices":[1]}}',
+        json.dumps(result_json("r-2", "failed")).encode(),
     ],
 )
 @pytest.mark.parametrize("topic", ["results", "dead-letters", "decisions", "chunks"])
@@ -208,16 +255,14 @@ async def test_a_dead_letter_that_names_no_request_is_found_by_the_place_of_its_
         if told_first:
             follower.sent("acme", "r 1", record)
         bury(log, place)
-        write(log, "dead-letters", "r-2", {**UNNAMED, "tenant_id": "acme", "request_id": "r-2"})
+        write(log, "dead-letters", "r-2", letter_json("r-2", ErrorCode.INVALID_JSON))
         await asyncio.wait_for(other, 5)
         follower.sent("acme", "r 1", record)
         assert (await asyncio.wait_for(answer, 5)).value["error"]["code"] == "invalid_json"
 
 
 async def test_a_dead_letter_ends_the_wait_as_a_failure(log: MemoryLog, capsys: pytest.CaptureFixture[str]) -> None:
-    error = {"code": "request_id_reused", "message": "m", "field": None, "hint": "h"}
-    letter: dict[str, object] = {"tenant_id": "acme", "request_id": "r-1", "error": error}
-    async with answering(log, ("dead-letters", letter)):
+    async with answering(log, ("dead-letters", letter_json("r-1", ErrorCode.REQUEST_ID_REUSED))):
         assert not await send_and_wait(log, options(), prepared())
 
     assert "request_id_reused" in capsys.readouterr().err
@@ -227,13 +272,38 @@ async def test_chunks_are_printed_as_they_come_and_the_answer_not_again(
     log: MemoryLog, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def chunk(text: str, *, last: bool) -> tuple[str, dict[str, object]]:
-        delta = {"choices": [{"delta": {"content": text}}]}
-        return "chunks", {"request_id": "r-1", "attempt": 1, "delta": delta, "last": last}
+        return "chunks", chunk_json({"choices": [{"delta": {"content": text}}]}, last=last)
 
     async with answering(log, ("results", result_json("r-1")), chunk("Hi ", last=False), chunk("there", last=True)):
         assert await send_and_wait(log, options(stream=True), prepared())
 
     assert capsys.readouterr().out == "Hi there\n"
+
+
+@pytest.mark.parametrize(
+    "choices", [[1], "text", [{"delta": "text"}], [{"delta": {"content": 1}}], [{"delta": {"content": None}}]]
+)
+async def test_pieces_that_say_nothing_in_the_usual_place_are_passed_over(
+    log: MemoryLog, capsys: pytest.CaptureFixture[str], choices: object
+) -> None:
+    async with answering(
+        log,
+        ("results", result_json("r-1")),
+        ("chunks", chunk_json({"choices": choices})),
+        ("chunks", chunk_json({}, last=True)),
+    ):
+        assert await send_and_wait(log, options(stream=True), prepared())
+    assert capsys.readouterr().out == "\n"
+
+
+@pytest.mark.parametrize("choices", [[1], "text", [{"message": "text"}], [{}]])
+async def test_an_answer_that_says_nothing_in_the_usual_place_is_an_empty_line(
+    log: MemoryLog, capsys: pytest.CaptureFixture[str], choices: object
+) -> None:
+    result = {**result_json("r-1"), "response": {"choices": choices}}
+    async with answering(log, ("results", result)):
+        assert await send_and_wait(log, options(), prepared())
+    assert capsys.readouterr().out == "\n"
 
 
 async def test_a_request_without_an_answer_is_given_up_after_the_time_given(

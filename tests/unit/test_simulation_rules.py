@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,8 +24,12 @@ from fairlane.agents import (
 )
 from fairlane.agents.worker_records import Bill
 from fairlane.devstack.simulation.books import Disturbance
+from fairlane.devstack.simulation.checker import check
+from fairlane.devstack.simulation.facts import facts_of
 from fairlane.devstack.simulation.run import live, plan, simulate
 from fairlane.devstack.simulation.runner import rules
+from fairlane.devstack.simulation.stages import PREFIX
+from fairlane.devstack.simulation.workload import POOL
 from fairlane.policy import admission, pricing, slots, vtc
 from fairlane.policy.pricing import PriceRow
 from fairlane.schemas.errors import ErrorCode, error
@@ -264,7 +269,14 @@ def test_an_early_seed_finds_a_bug_made_by_hand(bug: str, monkeypatch: pytest.Mo
 
 
 def test_an_id_used_again_for_what_left_a_stopped_gate_too_late_to_be_known_is_a_new_request() -> None:
-    assert simulate(plan(155166), fingerprint=False).violations == []
+    lived = live(plan(155166))
+    facts = facts_of(lived.history, PREFIX, POOL)
+    assert check(facts, lived.books).violations == []
+    never_emptied = replace(lived.books, disturbances=[f for f in lived.books.disturbances if f.kind != "store-empty"])
+    assert [broken.partition(":")[0] for broken in check(facts, never_emptied).violations] == ["terminal", "answer"]
+    other = next(a for a in facts.asked if a.name == "acme/r13" and json.dumps("acme r13 26") not in a.body)
+    again = replace(facts, asked=[*facts.asked, other._replace(entry=other.entry._replace(source="again"))])
+    assert not any(broken.startswith("answer") for broken in check(again, lived.books).violations)
 
 
 def test_who_is_killed_with_all_others_is_not_held_to_what_it_did_not_see() -> None:

@@ -215,7 +215,7 @@ class TestStreams:
     async def test_pieces_are_published_in_order_and_the_result_holds_the_whole(self, world: World) -> None:
         await world.assign()
         world.provider.deltas = [
-            {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+            {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}, {"index": 1, "delta": "odd"}]},
             {"choices": [{"index": 0, "delta": {"content": "hi"}}]},
         ]
         await world.run(world.dispatch(stream=True, body={"model": "auto", "messages": MESSAGES, "max_tokens": 5}))

@@ -70,11 +70,12 @@ async def test_a_job_without_a_ticket_is_answered_by_what_the_job_says_and_frees
 async def test_a_job_under_another_requests_ticket_is_not_called_for_and_frees_that_ones_slot(world: World) -> None:
     await world.assign()
     record = world.dispatch("r-1")
-    other = encode(job("r-2", world.clock.now_ms()))
+    foreign = job("r-2", world.clock.now_ms())
+    other = encode(foreign.model_copy(update={"labels": {"team": "theirs"}}))
     await world.run(Record(*INBOX, record.offset, record.timestamp_ms, record.key, other, record.headers))
-    assert [(result.request_id, result.status, result.attempts) for result in world.results()] == [
-        ("r-1", Status.FAILED, 0)
-    ]
+    [result] = world.results()
+    assert (result.request_id, result.status, result.attempts) == ("r-1", Status.FAILED, 0)
+    assert (result.idempotency_key, result.labels) == (None, {})
 
 
 async def test_a_result_in_place_of_an_unreadable_job_says_what_is_wrong_with_the_job(world: World) -> None:

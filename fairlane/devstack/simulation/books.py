@@ -56,6 +56,10 @@ class Books:
             for fault in self.disturbances
         )
 
+    def store_emptied(self, since_s: float, until_s: float) -> bool:
+        """Whether the admission store lost everything in that time."""
+        return any(fault.kind == "store-empty" and since_s <= fault.at_s <= until_s for fault in self.disturbances)
+
     def ahead_s(self) -> float:
         """How far the fastest clock of a process was ever ahead."""
         return max(0.0, *(fault.amount for fault in self.disturbances if fault.kind == "clock"), 0.0)

@@ -66,7 +66,7 @@ def check(facts: Facts, books: Books) -> Findings:
     return findings
 
 
-def _each_record_ends_once(facts: Facts, _books: Books, figures: Counter[str]) -> Iterator[str]:
+def _each_record_ends_once(facts: Facts, books: Books, figures: Counter[str]) -> Iterator[str]:
     letters = by_source(facts.dead_letters)
     results, lanes = by_source(facts.results), by_source(facts.lanes)
     bodies: dict[str, set[str]] = defaultdict(set)
@@ -86,7 +86,7 @@ def _each_record_ends_once(facts: Facts, _books: Books, figures: Counter[str]) -
             yield f"{source} ({asked.name}) has no terminal"
         else:
             bodies[asked.name].add(asked.body)
-    unknown = _admissions_nobody_knew_of(facts)
+    unknown = _admissions_nobody_knew_of(facts, books)
     for name, different in bodies.items():
         if len(different) - 1 > unknown[name]:
             yield f"{name} was asked with {len(different)} bodies, and none of them was refused"
@@ -115,26 +115,32 @@ def _no_raw_duplicates(facts: Facts, _books: Books, figures: Counter[str]) -> It
             )
 
 
-def _answers_fit_their_requests(facts: Facts, _books: Books, _figures: Counter[str]) -> Iterator[str]:
+def _answers_fit_their_requests(facts: Facts, books: Books, _figures: Counter[str]) -> Iterator[str]:
     asked_of: dict[str, list[Asked]] = defaultdict(list)
     for asked in facts.asked:
         asked_of[asked.name].append(asked)
-    refused, unknown = {letter.made_from for letter in facts.dead_letters}, _admissions_nobody_knew_of(facts)
+    refused, unknown = {letter.made_from for letter in facts.dead_letters}, _admissions_nobody_knew_of(facts, books)
     for key, winner in facts.winners.items():
         if winner.document["status"] != "succeeded":
             continue
         text = winner.document["response"]["text"]
-        bodies = [asked.body for asked in asked_of[key] if asked.entry.source not in refused]
+        bodies = {asked.body for asked in asked_of[key] if asked.entry.source not in refused}
         others = sum(json.dumps(text) not in body for body in bodies)
         if others > unknown[key] or (bodies and others == len(bodies)):
             yield f"{key} was answered with {text!r}, which is the answer to something else"
 
 
-def _admissions_nobody_knew_of(facts: Facts) -> Counter[str]:
-    """By request how many lane records came late: a store that was emptied meanwhile is filled from a log without them,
-    so the same id with another body is a new request.
+def _admissions_nobody_knew_of(facts: Facts, books: Books) -> Counter[str]:
+    """By request how many lane records came late, the store having been emptied since the request came: it was filled
+    from a log without them, so the same id with another body is a new request.
     """
-    return Counter(lane.key for lane in facts.lanes if lane.late)
+    return Counter(
+        lane.key
+        for lane in facts.lanes
+        if lane.late
+        and (asked := facts.asked_at.get(lane.made_from)) is not None
+        and books.store_emptied(asked.entry.at_s, lane.at_s)
+    )
 
 
 def _one_answer_per_idempotency_key(facts: Facts, _books: Books, _figures: Counter[str]) -> Iterator[str]:

@@ -27,12 +27,11 @@ def caps_exceeded(facts: Facts, books: Books, _figures: Counter[str]) -> Iterato
     """
     if len(facts.lanes) <= books.cap:
         return
-    emptied = [fault.at_s for fault in books.disturbances if fault.kind == "store-empty"]
     entered: dict[int, Entry] = {}
     left: dict[int, str] = {entry.place: entry.key for entry in (*facts.inbox, *facts.results) if entry.document}
     for lane in facts.lanes:
         asked = facts.asked_at.get(lane.made_from)
-        if asked is None or not any(asked.entry.at_s <= at_s <= lane.at_s for at_s in emptied):
+        if asked is None or not books.store_emptied(asked.entry.at_s, lane.at_s):
             entered[lane.place] = lane
     gone, waiting = set[str](), defaultdict[str, set[str]](set)
     for place in sorted({*entered, *left}):
