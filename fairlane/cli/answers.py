@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +16,7 @@ from fairlane.errors import Retry
 from fairlane.ports import LogReader, Record
 from fairlane.schemas.base import WireModel
 from fairlane.schemas.chunk import Chunk
-from fairlane.schemas.codec import DecodeError, decode
+from fairlane.schemas.codec import DecodeError, decode, encode
 from fairlane.schemas.dead_letter import DeadLetter
 from fairlane.schemas.result import Result
 from fairlane.schemas.topics import CHUNKS, DEAD_LETTERS, DECISIONS, RESULTS, TopicSpec, partition_for, request_key
@@ -127,13 +128,16 @@ class AnswerFollower:
             await self._look_up(self._duplicates(batch))
         elif spec is DEAD_LETTERS:
             for record in batch:
-                if _is(DeadLetter, record):
-                    self._take_dead_letter(fields_of(record))
+                letter = _read(DeadLetter, record)
+                if letter is not None:
+                    self._take_dead_letter(letter)
         elif spec is CHUNKS:
             for record in batch:
                 expected = self._expected.get(record.key or b"")
-                if expected is not None and expected.on_chunk is not None and _is(Chunk, record):
-                    expected.on_chunk(fields_of(record))
+                if expected is not None and expected.on_chunk is not None:
+                    chunk = _read(Chunk, record)
+                    if chunk is not None:
+                        expected.on_chunk(chunk)
         else:
             self._take_results(batch)
 
@@ -152,9 +156,9 @@ class AnswerFollower:
 
     def _take_results(self, batch: Sequence[Record]) -> None:
         for record in batch:
-            if record.key in self._expected and _is(Result, record):
-                result = fields_of(record)
-                if record.key == request_key(result["tenant_id"], result["request_id"]):
+            if record.key in self._expected:
+                result = _read(Result, record)
+                if result is not None and record.key == request_key(result["tenant_id"], result["request_id"]):
                     self._resolve(record.key, AnswerKind.RESULT, result)
 
     def _resolve(self, key: bytes, kind: AnswerKind, value: Mapping[str, Any]) -> None:
@@ -180,10 +184,10 @@ class AnswerFollower:
             self._take_results([record for record in batch if record.key in keys])
 
 
-def _is(contract: type[WireModel], record: Record) -> bool:
-    """Whether it keeps the contract of the topic it stands on: anybody may write there."""
+def _read(contract: type[WireModel], record: Record) -> dict[str, Any] | None:
+    """All members by the contract of the topic it stands on; None if it does not keep it: anybody may write there."""
     try:
-        decode(contract, record.value or b"")
+        value: dict[str, Any] = json.loads(encode(decode(contract, record.value or b"")))
     except DecodeError:
-        return False
-    return True
+        return None
+    return value

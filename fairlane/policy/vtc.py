@@ -31,10 +31,10 @@ WEIGHT_MIN = 0.001
 COST_MAX = 1e8
 """Cost units of one request, several times what the largest context windows hold (10 million tokens). More than that
 somebody made up, and would take one request to where a counter has no room for the next."""
-USAGE_RATIO_MAX = 10
-USAGE_SPARE = 20_000
-"""So many times what a request may cost by its own figures, and so many units besides, a provider may say it did: its
-tokenizer, prompt and images are its own. A provider that is wrong by more must not shut the tenant out."""
+USAGE_SPARE = 2_000_000
+"""So many units above what a request may cost by its own figures a provider may say it did: as long as the longest
+context of the hosted models (Gemini 1.5 Pro, 2 million tokens), for media given by reference may fill one. A provider
+that is wrong by more must not shut the tenant out."""
 COUNTER_MAX = 1e15
 """A double still tells one unit from two there. Far beyond it charges are lost in rounding, and an infinite counter,
 from a forged snapshot, could not even be written any more."""
@@ -173,8 +173,9 @@ class FairQueue:
             self._charge(tenant, -self._lifted.pop(tenant) * self._weights.get(tenant, 1.0))
         elif self.waiting(tenant) == 0:
             if tenant not in self._restored or not waited_then:
-                stood = self.counter(tenant)
-                self._counters[tenant] = max(stood, self._lift_to())
+                # One without a counter was forgotten because it stood no higher than the least of those who waited.
+                stood = self._counters.get(tenant, lift := self._lift_to())
+                self._counters[tenant] = max(stood, lift)
                 if tenant in self._restored or tenant in self._lifted:
                     self._lifted[tenant] = self._lifted.get(tenant, 0.0) + self._counters[tenant] - stood
             self._restored.discard(tenant)
@@ -225,7 +226,7 @@ class FairQueue:
                 lane.tenant_id,
                 waiting.model,
                 units,
-                units_max=min(USAGE_RATIO_MAX * may_cost + USAGE_SPARE, COST_MAX),
+                units_max=min(may_cost + USAGE_SPARE, COST_MAX),
                 output_limit=waiting.output_limit,
             ),
             self.counter(lane.tenant_id),

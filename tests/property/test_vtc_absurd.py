@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlane.policy.vtc import COST_MAX, FIRST_PREDICTION, REBASE_AT, WEIGHT_MIN, FairQueue, Pick, Waiting
+from fairlane.policy.vtc import COST_MAX, FIRST_PREDICTION, REBASE_AT, USAGE_SPARE, WEIGHT_MIN, FairQueue, Pick, Waiting
 
 ABSURD = 2**53 - 1
 """The greatest token count that a contract takes."""
@@ -50,15 +50,12 @@ def test_after_answers_with_absurd_usage_weights_count_as_before(answers: int, w
     assert shares(queue, {"one": 1.0, "four": 4.0})["four"] == pytest.approx(800, abs=5)
 
 
-def test_an_answer_with_absurd_usage_costs_its_tenant_a_few_turns_and_not_all() -> None:
-    queue = FairQueue()
-    queue.push(waiting("wronged", 1))
-    for number in range(2, 4):
-        queue.push(waiting("other", number))
-    first = picked(queue)
-    assert first.waiting.tenant_id == "wronged"
-    queue.settle(first.charge, ABSURD, ABSURD)
-    assert shares(queue, {"wronged": 1.0, "other": 1.0})["wronged"] > 400
+def test_what_an_answer_says_to_have_used_counts_up_to_a_whole_context_above_what_was_asked_for() -> None:
+    for used, counts in ((400_000, 400_000), (ABSURD, 100 + 2 * 1_000 + USAGE_SPARE)):
+        queue = FairQueue()
+        queue.push(waiting("acme", 1))
+        queue.settle(picked(queue).charge, used, 0)
+        assert queue.counter("acme") == counts
 
 
 def test_an_answer_of_absurd_length_is_not_what_the_next_is_expected_to_be() -> None:
@@ -109,6 +106,33 @@ def test_counters_are_taken_down_together_and_keep_what_sets_them_apart() -> Non
     assert [each.tenant_id for each in order[:2]] == ["behind", "behind"]
     queue.push(waiting("new", 1))
     assert queue.counter("new") > 0
+
+
+@pytest.mark.parametrize("newer_first", [False, True])
+def test_who_comes_anew_is_lifted_to_one_that_returns_after_counters_were_taken_down(*, newer_first: bool) -> None:
+    queue = FairQueue()
+    queue.restore({"ahead": 2 * REBASE_AT, "behind": 5.0}, 5.0, {}, at_ms=5)
+    queue.push(waiting("ahead", 1))
+    if newer_first:
+        queue.push(waiting("behind", 6, band="batch"))
+    assert picked(queue).waiting.tenant_id == "ahead"
+    queue.push(waiting("behind", 2, band="batch"))
+    assert queue.counter("behind") < 0
+    queue.push(waiting("new", 7, band="batch"))
+    assert queue.counter("new") == queue.counter("behind")
+
+
+def test_who_comes_anew_is_lifted_to_one_that_was_refunded_after_counters_were_taken_down() -> None:
+    queue = FairQueue()
+    queue.restore({"alone": REBASE_AT - 100}, REBASE_AT - 100, {}, at_ms=0)
+    for number in range(4):
+        queue.push(waiting("alone", number + 1))
+    charges = [picked(queue).charge for _ in range(3)]
+    for charge in charges:
+        queue.refund(charge)
+    assert queue.counter("alone") < 0
+    queue.push(waiting("new", 9))
+    assert queue.counter("new") == queue.counter("alone")
 
 
 def test_counters_that_cannot_be_taken_down_together_are_left_alone() -> None:

@@ -147,6 +147,17 @@ async def test_the_answer_goes_to_stdout_and_its_figures_to_stderr(
     assert "fairlane explain r-1 --tenant acme" in captured.err
 
 
+async def test_members_that_a_result_leaves_out_are_those_of_its_contract(
+    log: MemoryLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = result_json("r-1")
+    least = {name: whole[name] for name in ("request_id", "tenant_id", "status", "config_version")}
+    times = {"received_at": "2026-11-19T00:00:00.000Z", "completed_at": "2026-11-19T00:00:00.000Z"}
+    async with answering(log, ("results", {**least, "timings": times})):
+        assert await send_and_wait(log, options(), prepared())
+    assert "succeeded, queue 0.0 ms" in capsys.readouterr().err
+
+
 async def test_one_failed_result_among_many_makes_the_whole_fail(
     log: MemoryLog, capsys: pytest.CaptureFixture[str]
 ) -> None:
