@@ -273,9 +273,16 @@ class FairQueue:
                 yield waiting
 
     def snapshot(self) -> tuple[dict[str, float], float, dict[str, float]]:
-        """Counters that differ from the floor's effect, the floor, and predictions."""
+        """Counters that differ from the floor's effect, the floor, and predictions.
+
+        A lift that may have to be taken back is not in it: the next owner reads the lanes anew, in another order.
+        """
         floor = self._lift_to()
-        kept = {t: c for t, c in self._counters.items() if c > floor or self.waiting(t) or t in self._restored}
+        kept = {
+            tenant: counter - self._lifted.get(tenant, 0.0)
+            for tenant, counter in self._counters.items()
+            if counter > floor or self.waiting(tenant) or tenant in self._restored or tenant in self._lifted
+        }
         return kept, floor, dict(self._predicted)
 
     def restore(self, counters: Mapping[str, float], floor: float, predicted: Mapping[str, float], at_ms: int) -> None:
@@ -287,8 +294,12 @@ class FairQueue:
 
     def returned(self) -> None:
         """Whoever waited at the time of the snapshot is here again or does not come back."""
+        if not self._restored and not self._lifted:
+            return
         self._restored.clear()
         self._lifted.clear()
+        for tenant in [tenant for tenant in self._counters if tenant not in self._unsettled]:
+            self._forget_if_level(tenant)
 
     def _charge(self, tenant_id: str, units: float) -> None:
         counter = self.counter(tenant_id) + units / self._weights.get(tenant_id, 1.0)
@@ -316,8 +327,13 @@ class FairQueue:
             self._unsettled[tenant] = left
             return
         self._unsettled.pop(tenant, None)
-        if not self.waiting(tenant) and tenant not in self._lifted and self.counter(tenant) <= self._lift_to():
-            # A return would lift it to the same value anyway. Not so where the lift may have to be taken back.
+        self._forget_if_level(tenant)
+
+    def _forget_if_level(self, tenant: str) -> None:
+        """A return would lift it to the same value anyway; not so while somebody lower may still return."""
+        if self._restored or self._lifted:
+            return
+        if not self.waiting(tenant) and self.counter(tenant) <= self._lift_to():
             self._counters.pop(tenant, None)
 
     def _keep_floor(self, tenant_id: str) -> None:

@@ -77,6 +77,7 @@ async def test_who_came_after_the_snapshot_is_lifted_and_who_waited_then_stands_
     pool = OnePool(world, Inherited(epoch=7, groups=1, state=state))
     for record in waits:
         pool.offer(record)
+    world.clock.advance(RETURN_MS / 1000 + 1)
     assert pool.scheduler.snapshot().counters == {"acme": counter, "globex": GLOBEX_OWED}
 
 
