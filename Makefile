@@ -46,7 +46,7 @@ up: $(INSTALLED) ## Start Kafka, Redis, ClickHouse, the model simulator and ever
 down: $(INSTALLED) ## Stop what `make up` started
 	$(BIN)/fairlane down
 
-bench: $(INSTALLED) ## Measure the chain, its parts and its start against their bars, in about ten minutes
+bench: $(INSTALLED) ## Measure the chain, its parts and its start against their bars, in about a quarter of an hour
 	$(BIN)/python -m benchmarks
 
 bench-quick: $(INSTALLED) ## The same in about a minute and a half, for a look

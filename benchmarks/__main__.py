@@ -31,7 +31,7 @@ BUSY_LOAD = 1.0
 
 @click.command("bench", epilog="Example:  python -m benchmarks --quick chain")
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))
-@click.option("--quick", is_flag=True, help="A minute instead of ten, with fewer cases and shorter ones.")
+@click.option("--quick", is_flag=True, help="A minute instead of fifteen, with fewer cases and shorter ones.")
 @click.option("--name", default="", help="Name of the files under benchmarks/results.  [default: bench or bench-quick]")
 @click.option("--engines", default="", help="Run the chain with FAIRLANE_STAGE_ENGINES set to this.")
 def command(parts: tuple[str, ...], quick: bool, name: str, engines: str) -> int:

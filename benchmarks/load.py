@@ -77,7 +77,7 @@ class Load:
         self._answered_s = array("d", [float("nan")]) * self._total
         self._statuses: Counter[str] = Counter()
         self._duplicates = self._answered = self._unsent = 0
-        self._sent_s = self._began = self._heard = 0.0
+        self._sent_s = self._began = self._began_at = self._heard = 0.0
 
     def run(self) -> dict[str, Any]:
         """Everything measured, as JSON. Raises Fatal where results cannot be read."""
@@ -85,6 +85,7 @@ class Load:
         gc.collect()
         gc.freeze()
         self._began = self._heard = time.perf_counter() + LEAD_S
+        self._began_at = time.time() + LEAD_S
         reading.start()
         try:
             self._send()
@@ -168,6 +169,7 @@ class Load:
         return {
             "case": asdict(self._order.case),
             "requests": self._total,
+            "began_at": self._began_at,
             "sent_s": self._sent_s,
             "offered_per_s": self._total / self._sent_s if self._sent_s else 0.0,
             "achieved_per_s": self._answered / last_s if last_s else 0.0,

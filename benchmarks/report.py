@@ -27,18 +27,28 @@ COLORS = {"goal": "green", "first bar": "cyan", "missed": "red", "ahead": "yello
 
 def provenance(command: str) -> list[tuple[str, str]]:
     """Where figures come from: commit, machine, versions and command."""
-    root = Path(__file__).parents[1]
-    described = subprocess.run(
-        ["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return [
         ("made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
-        ("commit", described.stdout.strip() or "unknown"),
+        ("commit", commit_of(Path(__file__).parents[1])),
         ("machine", f"{platform.system()} {platform.machine()}, {machine()}"),
         ("versions", f"Python {platform.python_version()}, {libraries}"),
         ("command", command),
     ]
+
+
+def commit_of(root: Path) -> str:
+    """The commit of a checkout, with ``-dirty`` where a tracked file differs that is none of ``benchmarks/results``:
+    what was measured before is no part of what is measured.
+    """
+
+    def git(*arguments: str) -> str:
+        ran = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+        return ran.stdout.strip()
+
+    commit = git("describe", "--always")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
+    return (commit or "unknown") + ("-dirty" if changed else "")
 
 
 def print_bars(rows: Sequence[Bar], origin: Sequence[tuple[str, str]]) -> None:

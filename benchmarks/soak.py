@@ -18,6 +18,7 @@ from benchmarks.cases import Case
 from benchmarks.chain import rows_follow
 from benchmarks.command_line import run_command
 from benchmarks.drawing import Panel, draw
+from benchmarks.group_lag import GroupLag
 from benchmarks.own_stack import BenchStack, bench_settings, own_stack, running_stack
 from benchmarks.report import RESULTS, provenance
 from benchmarks.soak_samples import Sampler
@@ -33,7 +34,6 @@ KILL_EVERY_S = 30.0
 WARM_UP_SHARE = 0.2
 LEAST_TTL_S, MOST_TTL_S = 20, 120
 DRAINED_WITHIN_S = 60.0
-STAGE_POOLS = ["bench", "flooded"]
 
 
 @click.command("soak", epilog="Example:  python -m benchmarks.soak --minutes 2 --rate 300")
@@ -96,7 +96,8 @@ class _Ran(NamedTuple):
 
 async def _soak(stack: BenchStack, case: Case, chance: random.Random) -> _Ran:
     reader = KafkaReader(stack.settings.kafka_bootstrap)
-    sampler = Sampler(stack, reader, STAGE_POOLS)
+    lag = GroupLag(stack.settings, reader)
+    sampler = Sampler(stack, lag)
     processes = [process.name for process in sampler.processes()]
     await reader.start()
     kills: list[tuple[float, str]] = []
@@ -117,7 +118,7 @@ async def _soak(stack: BenchStack, case: Case, chance: random.Random) -> _Ran:
             if isinstance(ended, Exception):
                 raise ended
         await rows_follow(stack, load)
-        custody = await _custody(stack, sampler, load)
+        custody = await _custody(stack, lag, load)
     finally:
         loading.cancel()
         for task in beside:
@@ -144,11 +145,11 @@ def _kill_times(case: Case) -> list[float]:
     return [KILL_EVERY_S * n for n in range(1, int((case.seconds - KILL_EVERY_S / 2) / KILL_EVERY_S) + 1)]
 
 
-async def _custody(stack: BenchStack, sampler: Sampler, load: dict[str, Any]) -> Custody:
+async def _custody(stack: BenchStack, lag: GroupLag, load: dict[str, Any]) -> Custody:
     deadline, behind = time.monotonic() + DRAINED_WITHIN_S, float("inf")
     while behind and time.monotonic() < deadline:
         try:
-            behind = float(sum((await sampler.lag()).values()))
+            behind = float(sum(group.records for group in (await lag.look()).values()))
         except Retry:
             behind = float("inf")
         await asyncio.sleep(0.5)
@@ -180,6 +181,7 @@ def _write(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("second", "series", "of", "value", "life"))
         writer.writerows(("end", "growth: " + g.series, g.of, f"{g.grew:.4g}", "") for g in found)
+        writer.writerows(("end", "allowed: " + g.series, g.of, f"{g.allowed:.4g}", "") for g in found)
         for name in ("sent", "answered", "succeeded", "duplicates", "rows", "distinct_rows", "lag_at_end"):
             writer.writerow(("end", "custody", name, f"{getattr(custody, name):.12g}", ""))
         writer.writerows(("end", "status", status, count, "") for status, count in sorted(load["statuses"].items()))

@@ -11,12 +11,11 @@ import psutil
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from benchmarks.group_lag import GroupLag
 from benchmarks.own_stack import BenchStack
 from benchmarks.soak_verdict import Sample
-from fairlane.adapters.kafka_reader import KafkaReader
 from fairlane.devstack.state import ProcessState, load_state
 from fairlane.errors import Fatal, Retry
-from fairlane.streams.topology import STAGES, StageSpec
 
 EVERY_S = 3.0
 
@@ -33,10 +32,9 @@ class Sampler:
     What cannot be asked at the moment (a process between two lives, a group that moves) is left out of that look.
     """
 
-    def __init__(self, stack: BenchStack, reader: KafkaReader, pools: list[str]) -> None:
+    def __init__(self, stack: BenchStack, lag: GroupLag) -> None:
         self._stack = stack
-        self._reader = reader
-        self._topics = {spec: _inputs(spec, stack.settings.topic_prefix, pools) for spec in STAGES}
+        self._lag = lag
         # A log has more files the longer it is.
         self._data = (stack.state_dir / "data").resolve()
         self._began = time.monotonic()
@@ -62,19 +60,6 @@ class Sampler:
         if state is None:
             raise Fatal(f"no state in {self._stack.state_dir}")
         return list(state.processes)
-
-    async def lag(self) -> dict[str, int]:
-        """Records after the committed position, by group. Raises Retry."""
-        prefix = self._stack.settings.group_prefix
-        found = {}
-        for spec, topics in self._topics.items():
-            behind = 0
-            for topic in topics:
-                ends = await self._reader.ends(topic)
-                positions = await self._reader.group_positions(spec.group(prefix), topic)
-                behind += sum(end - (positions[p].offset if p in positions else 0) for p, end in ends.items())
-            found[spec.name] = behind
-        return found
 
     def _note(self, series: str, of: str, value: float, life: int = 0) -> None:
         self.samples.append(Sample(round(time.monotonic() - self._began, 2), series, of, value, life))
@@ -105,14 +90,8 @@ class Sampler:
 
     async def _look_at_lag(self) -> None:
         try:
-            found = await self.lag()
+            found = await self._lag.look()
         except Retry:
             return
         for stage, behind in found.items():
-            self._note("lag, records", stage, behind)
-
-
-def _inputs(spec: StageSpec, prefix: str, pools: list[str]) -> list[str]:
-    return [
-        prefix + topic.name.format(pool=pool) for topic in spec.inputs for pool in (pools if topic.per_pool else [""])
-    ]
+            self._note("lag, records", stage, behind.records)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.cases import FLOODER, Case, RequestTemplate, bench_config
 from benchmarks.chain import held
+from benchmarks.group_lag import Behind, Look, fell_behind
 from benchmarks.load import due, percentiles
 from benchmarks.measures import Bar, Measures
+from benchmarks.report import commit_of
 from benchmarks.stacks import read_folded
 from fairlane.agents.config_file import read_catalog_file, read_tenants_file
 from fairlane.devstack.first_config import SIMULATOR_URL
 from fairlane.schemas.request_codec import decode_request
+from fairlane.streams.topology import STAGES
 
 
 @pytest.mark.parametrize("size", [1024, 16_384])
@@ -56,11 +62,62 @@ def load(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_rate_is_held_only_without_loss_refusal_or_backlog() -> None:
-    assert held(load())
-    assert not held(load(answered=999))
-    assert not held(load(statuses={"succeeded": 990, "rejected:queue_full": 10}))
-    assert not held(load(last_answer_s=12.5))
-    assert not held(load(achieved_per_s=95.0))
+    level = {"gate": 0.1, "sinks": -0.5}
+    assert held(load(), level)
+    assert not held(load(answered=999), level)
+    assert not held(load(statuses={"succeeded": 990, "rejected:queue_full": 10}), level)
+    assert not held(load(last_answer_s=12.5), level)
+    assert not held(load(achieved_per_s=95.0), level)
+
+
+def test_a_rate_is_not_held_while_rows_wait_ever_longer_although_all_is_answered_in_time() -> None:
+    assert not held(load(), {"gate": 0.1, "sinks": 4.0})
+    assert not held(load(), {"gate": 0.1, "sinks": math.inf})
+
+
+def looks_at(sinks_do: float, *, every: float = 2.0) -> list[Look]:
+    """All groups get 100 records a second for a minute from second 1,000 of the clock; the sinks leave a share."""
+
+    def look(at: float) -> Look:
+        appended = int(100 * min(60.0, max(0.0, at - 1000)))
+        groups = {spec.name: Behind(30, appended) for spec in STAGES}
+        return Look(at, groups | {"sinks": Behind(int(appended * (1 - sinks_do)), appended)})
+
+    return [look(990 + n * every) for n in range(int(90 / every))]
+
+
+def test_a_group_that_does_its_work_in_time_does_not_fall_behind_and_one_that_leaves_a_tenth_is_told() -> None:
+    assert set(fell_behind(looks_at(1.0), 1000.0, 60.0).values()) == {0.0}
+    found = fell_behind(looks_at(0.9), 1000.0, 60.0)
+    assert found.pop("sinks") == pytest.approx(2.0, abs=0.2)
+    assert set(found.values()) == {0.0}
+
+
+def test_groups_that_could_hardly_be_looked_at_were_not_shown_to_keep_up() -> None:
+    assert set(fell_behind(looks_at(1.0, every=10.0), 1000.0, 60.0).values()) == {math.inf}
+    assert set(fell_behind([], 1000.0, 60.0).values()) == {math.inf}
+
+
+def test_a_commit_is_dirty_for_what_is_measured_and_not_for_what_was_measured_before(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@localhost", "-c", "commit.gpgsign=false")
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    assert commit_of(tmp_path) == "unknown"
+    git("init", "--quiet")
+    results, code = tmp_path / "benchmarks" / "results" / "bench.csv", tmp_path / "code.py"
+    results.parent.mkdir(parents=True)
+    for file in (results, code):
+        file.write_text("a")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "a")
+    commit = git("rev-parse", "--short", "HEAD")
+    results.write_text("b")
+    assert commit_of(tmp_path) == commit
+    code.write_text("b")
+    assert commit_of(tmp_path) == f"{commit}-dirty"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from benchmarks.drawing import Panel, draw
 from benchmarks.soak import command
 from benchmarks.soak_samples import open_handles
-from benchmarks.soak_verdict import TOLERANCES, Custody, Sample, Strain, growths, slope, unseen
+from benchmarks.soak_verdict import TOLERANCES, Custody, Sample, Strain, growths, trend, unseen
 
 CUSTODY = Custody(sent=100, answered=100, succeeded=100, duplicates=0, rows=100, distinct_rows=100, lag_at_end=0.0)
 
@@ -127,8 +127,55 @@ def test_what_a_new_process_takes_in_its_first_minute_is_no_leak() -> None:
 
 
 def test_one_value_far_off_does_not_bend_the_slope() -> None:
-    assert slope([(n, 2.0 * n) for n in range(20)] + [(20, 1000.0)]) == pytest.approx(2.0)
-    assert slope([(0, 5)]) == 0.0
+    assert trend([[(n, 2.0 * n) for n in range(20)] + [(20, 1000.0)]]).slope == pytest.approx(2.0)
+    assert trend([[(0, 5)]]) == (0.0, 0.0)
+
+
+def sawtooth(chance: random.Random, per_second: float = 0.0) -> list[Sample]:
+    """The lag of the sinks at 750 requests a second: a batch fills and is inserted, out of step with the looks."""
+    return [
+        Sample(float(n), "lag, records", "sinks", 2_000 + chance.uniform(0, 11_000) + n * per_second)
+        for n in range(180, 900, 3)
+    ]
+
+
+def test_the_scatter_of_a_sawtooth_is_no_growth() -> None:
+    verdicts = [growths(sawtooth(random.Random(seed)), 0)[0] for seed in range(60)]
+    assert all(found.holds for found in verdicts)
+    assert sum(found.grew > 1_000 for found in verdicts) > 3  # so many stationary runs a fixed allowance would fail
+
+
+def test_a_group_that_leaves_two_thousandths_of_its_work_undone_grows_more_than_scatter_explains() -> None:
+    undone_per_second = 0.002 * 3_000
+    verdicts = [growths(sawtooth(random.Random(seed), undone_per_second), 0)[0] for seed in range(20)]
+    assert sum(not found.holds for found in verdicts) >= 19
+
+
+def test_however_much_a_series_scatters_it_may_not_grow_by_more_than_half_its_level() -> None:
+    chance = random.Random(4)
+    wild = [Sample(float(n), "lag, records", "sinks", n * 20 + chance.choice((0, 50_000))) for n in range(0, 900, 3)]
+    (found,) = growths(wild, 0)
+    assert found.allowed <= found.median / 2
+    assert not found.holds
+
+
+def test_scatter_explains_no_growth_of_memory_or_keys() -> None:
+    for series in ("memory, MB", "threads", "Redis keys", "Redis memory, MB"):
+        scattered = [sample._replace(series=series) for sample in sawtooth(random.Random(5))]
+        (found,) = growths(scattered, 0)
+        assert found.allowed == pytest.approx(max(TOLERANCES[series].least, TOLERANCES[series].share * found.median))
+
+
+def test_calls_under_way_are_handles_that_come_and_go_and_a_handle_lost_with_each_kill_is_found() -> None:
+    def calls(seed: int, lost: float) -> list[Sample]:
+        chance = random.Random(seed)
+        return [
+            Sample(float(n), "handles", "simulator", 40 + chance.expovariate(1 / 40) + n / 30 * lost)
+            for n in range(180, 900, 3)
+        ]
+
+    assert all(growths(calls(seed, 0.0), 0)[0].holds for seed in range(20))
+    assert not any(growths(calls(seed, 1.5), 0)[0].holds for seed in range(20))
 
 
 @pytest.mark.parametrize(
