@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from benchmarks.cases import FLOODED_MODEL, Case
 from benchmarks.cpu import busy_s, spent, used
-from benchmarks.group_lag import fell_behind, looking
+from benchmarks.group_lag import GroupLag, fell_behind, left, looking
 from benchmarks.measures import Measures
 from benchmarks.own_stack import BenchStack
+from fairlane.adapters.kafka_reader import KafkaReader
 from fairlane.errors import FairlaneError
 from fairlane.sinks.connection import ClickHouseConnection
 
@@ -21,8 +22,10 @@ HELD_SHARE = 0.98
 """A rate is held if answers come at this share of it, all succeed, the last is there soon after its request, and no
 group falls behind meanwhile: what is answered in time while rows or settlements wait ever longer is borrowed."""
 HELD_AFTER_S = 2.0
-FELL_BEHIND_S = 2.0
-"""Between the second and the last third of a minute, so a group that does nine tenths of its work is told."""
+FELL_BEHIND_S = 1.0
+"""Seconds of load, between the second and the last third of a minute: what leaves a twentieth of its work undone."""
+DRAINED_WITHIN_S = 60.0
+"""After a load every group has committed all, so that a step begins without what the one before left."""
 ROWS_WITHIN_S = 60.0
 LIGHT_RATE = 20.0
 LIGHT_TENANTS = 4
@@ -91,14 +94,17 @@ async def measure_case(stack: BenchStack, case: Case, measures: Measures, say: S
     return load
 
 
-def held(load: dict[str, Any], behind_s: Mapping[str, float]) -> bool:
-    """Whether the chain held the rate it was offered, with what each group fell behind by meanwhile."""
+def held(load: dict[str, Any], behind_s: Mapping[str, float], undone: float) -> bool:
+    """Whether the chain held the rate it was offered: with the seconds by which each group fell behind meanwhile, and
+    the records that were left when it had time to do them.
+    """
     case = load["case"]
     return bool(
         load["answered"] == load["requests"] == load["statuses"].get("succeeded", 0)
         and load["last_answer_s"] - case["seconds"] <= HELD_AFTER_S
         and load["achieved_per_s"] >= case["rate"] * HELD_SHARE - 0.5
         and all(seconds <= FELL_BEHIND_S for seconds in behind_s.values())
+        and not undone
     )
 
 
@@ -141,27 +147,43 @@ async def _flood(stack: BenchStack, measures: Measures, say: Say) -> None:
     measures.add("flood", "ms", **{"flooder queue p99": flooded["flood_queue_ms"].get("99", float("nan"))})
 
 
-async def _stair(stack: BenchStack, measures: Measures, say: Say) -> None:
-    """Raise the rate until it is not held any more; lower it where the first step is not held."""
-
-    async def holds(rate: float) -> bool:
-        name = f"stair {rate:g}/s"
-        async with looking(stack.settings) as looks:
-            load = await measure_case(stack, Case(name, rate, STEP_S), measures, say)
-        behind_s = fell_behind(looks, load["began_at"], STEP_S)
-        measures.add(name, "s", **{f"{group} fell behind": seconds for group, seconds in behind_s.items()})
-        found = held(load, behind_s)
-        worst = max(behind_s, key=lambda group: behind_s[group])
-        say(f"{name}: {'held' if found else 'not held'}; {worst} fell behind by {behind_s[worst]:.1f} s")
-        return found
-
-    sustained = 0.0
+async def highest_held(holds: Callable[[float], Awaitable[bool]]) -> float:
+    """The last step of :data:`STAIR` before one that is not held, or the first of :data:`LOWER` that is; 0 if none."""
+    highest = 0.0
     for rate in STAIR:
         if not await holds(rate):
             break
-        sustained = rate
-    for rate in () if sustained else LOWER:
+        highest = rate
+    if highest:
+        return highest
+    for rate in LOWER:
         if await holds(rate):
-            sustained = rate
-            break
-    measures.add("chain", "1/s", sustained=sustained)
+            return rate
+    return 0.0
+
+
+async def _stair(stack: BenchStack, measures: Measures, say: Say) -> None:
+    reader = KafkaReader(stack.settings.kafka_bootstrap)
+    lag = GroupLag(stack.settings, reader)
+
+    async def holds(rate: float) -> bool:
+        name = f"stair {rate:g}/s"
+        async with looking(lag) as looks:
+            load = await measure_case(stack, Case(name, rate, STEP_S), measures, say)
+        behind_s = fell_behind(looks, load["began_at"], STEP_S)
+        measures.add(name, "s", **{f"{group} fell behind": seconds for group, seconds in behind_s.items()})
+        undone = await left(lag, DRAINED_WITHIN_S)
+        found = held(load, behind_s, undone)
+        worst = max(behind_s, key=lambda group: behind_s[group])
+        say(
+            f"{name}: {'held' if found else 'not held'}; {worst} fell behind by {behind_s[worst]:.2f} s, "
+            f"{undone:g} records left afterwards"
+        )
+        return found
+
+    await reader.start()
+    try:
+        await left(lag, DRAINED_WITHIN_S)
+        measures.add("chain", "1/s", sustained=await highest_held(holds))
+    finally:
+        await reader.stop()

@@ -85,20 +85,28 @@ def soak_part(results: Path) -> str:
     if not (results / "soak.csv").exists():
         return "Not run yet: `make soak`."
     table = read_table(results / "soak.csv")
-    growth = [row for row in table.rows if row[1].startswith("growth: ")]
-    allowed = {(row[1], row[2]): float(row[3]) for row in table.rows if row[1].startswith("allowed: ")}
+    figures: dict[tuple[str, str], dict[str, float]] = {}
+    for _, name, of, value, _ in table.rows:
+        kind, _, series = name.partition(": ")
+        if kind in ("growth", "allowed"):
+            figures.setdefault((series, of), {})[kind] = float(value)
     origin = table.origin
     run = f"{origin['load']}, {origin['kills']} kills, answers kept for {origin['answers kept']}"
-    head = ["| series | largest growth over the run | allowed | of |", "|---|---|---|---|"]
+    head = ["| series | nearest to its limit | growth over the run | allowed | |", "|---|---|---|---|---|"]
     lines = [f"{run}, commit {origin['commit']}.", "", *head]
     for series in TOLERANCES:
-        rows = [(float(row[3]), row[2]) for row in growth if row[1] == f"growth: {series}"]
+        rows = [(told["growth"], told["allowed"], of) for (name, of), told in figures.items() if name == series]
         if series == "memory, MB":
-            rows = [row for row in rows if row[1] not in CEILINGS_MB]
+            rows = [row for row in rows if row[2] not in CEILINGS_MB]
         if rows:
-            grew, of = max(rows)
-            most = number(allowed[f"allowed: {series}", of])
-            lines.append(f"| {series} | {number(grew)} | {most} | {of} |")
+            grew, allowed, of = max(rows, key=lambda row: (row[0] / row[1], row[2]))
+            verdict = "held" if grew <= allowed else "**grew**"
+            lines.append(f"| {series} | {of} | {number(grew)} | {number(allowed)} | {verdict} |")
+    at_rest = {(row[0], row[2]): int(row[3]) for row in table.rows if row[1] == "handles at rest"}
+    more = [(at_rest["end", of] - before, of) for (_, of), before in at_rest.items() if ("end", of) in at_rest]
+    if more:
+        most, of = max(more)
+        lines += ["", f"Handles at rest after the load against before it: at most {most:+d}, of {of}."]
     custody = ", ".join(f"{row[2].replace('_', ' ')} {row[3]}" for row in table.rows if row[1] == "custody")
     return "\n".join([*lines, "", f"At the end: {custody}."]) + picture(results / "soak.svg", "Soak")
 

@@ -10,25 +10,35 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
-from fairlane.adapters.kafka_reader import KafkaReader
+from benchmarks.trend import Line, low_water
 from fairlane.errors import Retry
+from fairlane.ports import LogReader
 from fairlane.settings import Settings
 from fairlane.streams.topology import STAGES, StageSpec
 
 POOLS = ("bench", "flooded")
-EVERY_S = 2.0
-LOOKS_LEAST = 5
+"""Those of :func:`benchmarks.cases.bench_config`."""
+EVERY_S = 1.1
+"""Between two looks. The sinks insert every two seconds while little comes: looks in step with that would see one
+height of the sawtooth only.
+"""
+MARK_S = 5.0
+LOOKS_LEAST = 10
+"""In a third of a load, of the 18 that a minute has."""
 
 
 class Behind(NamedTuple):
-    """The records of a group's topics: those after its committed positions, and all that were ever appended."""
+    """The records of a group's topics: those after its committed positions, and all that were ever appended.
+
+    A group may commit between the two questions, so the former can be a little too small, also below zero.
+    """
 
     records: int
     appended: int
 
 
 class Look(NamedTuple):
-    """All groups at one time, in seconds of the wall clock."""
+    """All groups at one time, in seconds of the monotonic clock."""
 
     at: float
     groups: Mapping[str, Behind]
@@ -37,7 +47,7 @@ class Look(NamedTuple):
 class GroupLag:
     """The lag of each stage's group on the topics of :data:`POOLS`."""
 
-    def __init__(self, settings: Settings, reader: KafkaReader) -> None:
+    def __init__(self, settings: Settings, reader: LogReader) -> None:
         self._reader = reader
         self._groups = {
             spec.name: (spec.group(settings.group_prefix), _inputs(spec, settings.topic_prefix)) for spec in STAGES
@@ -58,49 +68,64 @@ class GroupLag:
 
 
 @asynccontextmanager
-async def looking(settings: Settings) -> AsyncIterator[list[Look]]:
+async def looking(lag: GroupLag) -> AsyncIterator[list[Look]]:
     """A list that gets a look every :data:`EVERY_S` seconds while the block runs; without those that failed."""
-    reader = KafkaReader(settings.kafka_bootstrap)
-    lag, looks = GroupLag(settings, reader), list[Look]()
+    looks: list[Look] = []
 
     async def go_on() -> None:
         while True:
+            due = time.monotonic() + EVERY_S
             with suppress(Retry):  # a group that moves; fell_behind tells where too few looks are left
-                looks.append(Look(time.time(), await lag.look()))
-            await asyncio.sleep(EVERY_S)
+                looks.append(Look(time.monotonic(), await lag.look()))
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
 
-    await reader.start()
     going_on = asyncio.create_task(go_on())
     try:
         yield looks
     finally:
         going_on.cancel()
-        ended = await asyncio.gather(going_on, return_exceptions=True)
-        await reader.stop()
-    if isinstance(ended[0], Exception):
-        raise ended[0]
+        (ended,) = await asyncio.gather(going_on, return_exceptions=True)
+    if isinstance(ended, Exception):
+        raise ended
+
+
+async def left(lag: GroupLag, within_s: float) -> float:
+    """The records that are not committed yet, of all groups: 0 as soon as there are none, else how many there still
+    are after ``within_s`` seconds; infinite where the broker cannot say.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            records = float(sum(group.records for group in (await lag.look()).values()))
+        except Retry:
+            records = math.inf
+        if not records or time.monotonic() >= deadline:
+            return records
+        await asyncio.sleep(0.5)
 
 
 def fell_behind(looks: Sequence[Look], began: float, seconds: float) -> dict[str, float]:
     """By how many seconds of what it is sent each group was further behind in the last third of a load than in the
-    second: the difference of the medians of its lag, by the rate at which its topics grew. Infinite for groups that
-    were seen fewer than :data:`LOOKS_LEAST` times in one of the thirds. ``began`` is of the wall clock.
+    second: the difference of the medians of its lag's low-water marks of each :data:`MARK_S`, which a sawtooth of
+    batches moves little, by the rate at which its topics grew. Infinite for groups that
+    were looked at fewer than :data:`LOOKS_LEAST` times in one of the thirds, or that were sent nothing. ``began`` is
+    of the monotonic clock, which the processes of a machine share.
     """
     third = seconds / 3
-    middle, last = (
-        [look for look in looks if 0 <= look.at - begin < third] for begin in (began + third, began + 2 * third)
-    )
+    middle, last = ([look for look in looks if n * third <= look.at - began < (n + 1) * third] for n in (1, 2))
+    if min(len(middle), len(last)) < LOOKS_LEAST:
+        return dict.fromkeys((spec.name for spec in STAGES), math.inf)
+    took_s = last[-1].at - middle[0].at
     grown = {}
     for name in [spec.name for spec in STAGES]:
-        before, after = ([(look.at, look.groups[name]) for look in part] for part in (middle, last))
-        if min(len(before), len(after)) < LOOKS_LEAST:
-            grown[name] = math.inf
-            continue
-        (first_at, first), (end_at, end) = before[0], after[-1]
-        per_second = (end.appended - first.appended) / (end_at - first_at)
-        levels = [statistics.median([behind.records for _, behind in part]) for part in (before, after)]
-        grown[name] = (levels[1] - levels[0]) / per_second if per_second else math.inf
+        sent = last[-1].groups[name].appended - middle[0].groups[name].appended
+        before, after = (_level([(look.at, look.groups[name].records) for look in part]) for part in (middle, last))
+        grown[name] = (after - before) * took_s / sent if sent else math.inf
     return grown
+
+
+def _level(points: Line) -> float:
+    return statistics.median(mark for _, mark in low_water(points, MARK_S))
 
 
 def _inputs(spec: StageSpec, prefix: str) -> list[str]:

@@ -85,7 +85,7 @@ class Load:
         gc.collect()
         gc.freeze()
         self._began = self._heard = time.perf_counter() + LEAD_S
-        self._began_at = time.time() + LEAD_S
+        self._began_at = time.monotonic() + LEAD_S
         reading.start()
         try:
             self._send()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -61,6 +62,19 @@ class Sampler:
             raise Fatal(f"no state in {self._stack.state_dir}")
         return list(state.processes)
 
+    def handles(self) -> dict[str, int]:
+        """Of each process that can be asked at the moment, by its name."""
+        found = {}
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                found[process.name] = self._handles_of(process)
+        return found
+
+    def _handles_of(self, process: ProcessState) -> int:
+        # ClickHouse keeps three files of /proc for each of its threads, which are a series of their own.
+        spared = [self._data, Path("/proc")] if process.name == "clickhouse" else [self._data]
+        return open_handles(psutil.Process(process.identity.pid), spared)
+
     def _note(self, series: str, of: str, value: float, life: int = 0) -> None:
         self.samples.append(Sample(round(time.monotonic() - self._began, 2), series, of, value, life))
 
@@ -68,13 +82,12 @@ class Sampler:
         for process in self.processes():
             try:
                 found = psutil.Process(process.identity.pid)
-                # ClickHouse keeps three files of /proc for each of its threads, which are a series of their own.
-                spared = [self._data, Path("/proc")] if process.name == "clickhouse" else [self._data]
-                resident, handles = found.memory_info().rss, open_handles(found, spared)
+                resident, handles = found.memory_info().rss, self._handles_of(process)
                 threads = found.num_threads()
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-            if process.ready:
+            # A process that was killed has nothing any more until its parent takes notice.
+            if process.ready and resident:
                 life = process.identity.pid
                 self._note("memory, MB", process.name, resident / 1e6, life)
                 self._note("handles", process.name, handles, life)

@@ -6,8 +6,10 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, groupby, pairwise
+from itertools import groupby, pairwise
 from typing import NamedTuple
+
+from benchmarks.trend import Line, low_water, trend
 
 
 class Sample(NamedTuple):
@@ -27,29 +29,32 @@ class Sample(NamedTuple):
 class Tolerance:
     """How much a series may grow over the whole run: a share of its median, and at least ``least`` of its unit.
 
-    Where a series goes up and down with the load it may also grow by what its scatter alone makes of a slope once in
-    hundreds of runs, but by no more than ``scatter_share`` of its median.
+    Load only adds to a series ``of_load``, so its low-water marks are judged: a leak lifts each of them by all that
+    leaked. And it may grow by what their scatter makes of a slope, but never by more than :data:`SCATTER_SHARE`.
     """
 
     share: float
     least: float
-    scatter_share: float = 0.0
+    of_load: bool = False
 
 
 TOLERANCES: Mapping[str, Tolerance] = {
     "memory, MB": Tolerance(0.10, 10),
-    "handles": Tolerance(0.10, 8, 0.5),
+    "handles": Tolerance(0.10, 8, of_load=True),
     "threads": Tolerance(0.10, 4),
     "Redis keys": Tolerance(0.05, 100),
     "Redis memory, MB": Tolerance(0.10, 2),
-    "lag, records": Tolerance(0.0, 1_000, 0.5),
+    "lag, records": Tolerance(0.0, 1_000, of_load=True),
 }
-"""Of the slope times the time after the warm-up: relative, what is always allowed, and what scatter may explain. Calls
-under way are handles, and they and the lag go up and down with the load: at 750 requests a second the lag of the
-sinks, who insert in batches, is between 1,000 and 15,000 records, and the same samples in a random order have a
-growth of ±830 (standard deviation)."""
-SCATTERS = 3.0
-"""Standard deviations of Kendall's statistic: what has no trend is beyond them once in 740 series."""
+"""Of the slope times the time after the warm-up: relative, and what is always allowed. A call under way is a handle on
+both of its ends. The sinks get four records for a request and insert in batches, so at 750 requests a second their lag
+goes up and down between 1,000 and 15,000 records; 1,000 is what comes in a third of a second.
+"""
+PERIOD_S, LIFE_PERIOD_S, PERIODS_LEAST = 30.0, 15.0, 24
+"""A low-water mark is the least of a period between two kills, of half of one within a life, or of a shorter one where
+a run has fewer."""
+SCATTER_SHARE = 0.5
+"""Of the median of the series."""
 OF_A_PROCESS = ("memory, MB", "handles", "threads")
 """The series that each process has."""
 CEILINGS_MB: Mapping[str, float] = {"kafka": 900, "clickhouse": 900}
@@ -81,57 +86,49 @@ class Growth:
         return self.grew <= self.allowed
 
 
-class Trend(NamedTuple):
-    """A slope, and by how much less it could be if it was bent by scatter, at :data:`SCATTERS`. Both per second."""
-
-    slope: float
-    scatter: float
-
-
-def trend(lives: Sequence[Sequence[tuple[float, float]]]) -> Trend:
-    """Theil-Sen: the median slope of all pairs within each life, which a restart or a spike cannot bend as it bends
-    least squares. How far scatter can bend it is Sen's confidence limit: the slope whose rank is lower by half of the
-    standard deviations of Kendall's S (Sen 1968, https://doi.org/10.1080/01621459.1968.10480934), whose variance for
-    n samples is n(n−1)(2n+5)/18; those of lives add up.
-    """
-    slopes = sorted((b[1] - a[1]) / (b[0] - a[0]) for life in lives for a, b in combinations(life, 2) if a[0] != b[0])
-    if not slopes:
-        return Trend(0.0, 0.0)
-    variance = sum(n * (n - 1) * (2 * n + 5) / 18 for n in map(len, lives))
-    lowest = max(0, int((len(slopes) - SCATTERS * math.sqrt(variance)) / 2))
-    middle = statistics.median(slopes)
-    return Trend(middle, middle - slopes[lowest])
-
-
 def growths(samples: Sequence[Sample], warm_up_s: float) -> list[Growth]:
     """Each series of :data:`TOLERANCES` from the warm-up on.
 
-    A process that is killed begins anew, and so hides what the one before had leaked. So the slope is taken twice,
-    over all and over pairs of one life only, each without its first :data:`SETTLED_AFTER_S`; what exceeds its
-    allowance by more counts.
+    A process that is killed begins anew, and so hides what the one before had leaked. So the slope is taken twice, over
+    all, and over pairs of one life only without the first :data:`SETTLED_AFTER_S` of it; what exceeds its allowance by
+    more counts. A series with fewer than :data:`SAMPLES_LEAST` samples or low-water marks does not hold.
     """
     found = []
     ordered = sorted((s for s in samples if s.series in TOLERANCES), key=lambda s: (s.series, s.of, s.second))
     for (series, of), group in groupby(ordered, key=lambda s: (s.series, s.of)):
-        judged = [sample for sample in group if sample.second >= warm_up_s]
-        median = statistics.median([sample.value for sample in judged]) if judged else math.nan
+        whole = list(group)
+        judged: Line = [(sample.second, sample.value) for sample in whole if sample.second >= warm_up_s]
+        median = statistics.median([value for _, value in judged]) if judged else math.nan
         if series == "memory, MB" and of in CEILINGS_MB:
-            most = max((sample.value for sample in judged), default=math.inf)
+            most = max((value for _, value in judged), default=math.inf)
             found.append(Growth(series, of, median, most, CEILINGS_MB[of]))
             continue
-        tolerance = TOLERANCES[series]
-        if len(judged) < SAMPLES_LEAST:
-            found.append(Growth(series, of, median, math.inf, tolerance.least))
-            continue
-        took_s = judged[-1].second - judged[0].second
-        always = max(tolerance.least, tolerance.share * median)
-        both = []
-        for lives in ([[(s.second, s.value) for s in judged]], _lives(judged)):
-            slope, scatter = trend(lives)
-            by_scatter = min(scatter * took_s, tolerance.scatter_share * median)
-            both.append(Growth(series, of, median, slope * took_s, max(always, by_scatter)))
-        found.append(max(both, key=lambda growth: (growth.grew - growth.allowed, growth.grew)))
+        took_s = judged[-1][0] - judged[0][0] if judged else 0.0
+        lives = _settled(whole, warm_up_s)
+        if TOLERANCES[series].of_load and took_s:
+            shortest_s = took_s / PERIODS_LEAST
+            judged = low_water(judged, min(PERIOD_S, shortest_s))
+            lives = [low_water(life, min(LIFE_PERIOD_S, shortest_s)) for life in lives]
+        over_all = _growth(series, of, median, took_s, [judged], SCATTER_SHARE * median)
+        # Short lives are far from the whole time, so their scatter is large: what it explains is no growth at all.
+        within = _growth(series, of, median, took_s, lives, math.inf) if _enough(lives) else over_all
+        found.append(max(over_all, within, key=lambda growth: (growth.grew - growth.allowed, growth.grew)))
     return found
+
+
+def _enough(lives: Sequence[Line]) -> bool:
+    return sum(map(len, lives)) >= SAMPLES_LEAST
+
+
+def _growth(series: str, of: str, median: float, took_s: float, lives: Sequence[Line], scatter_most: float) -> Growth:
+    tolerance = TOLERANCES[series]
+    if not _enough(lives):
+        return Growth(series, of, median, math.inf, tolerance.least)
+    found = trend(lives)
+    allowed = max(tolerance.least, tolerance.share * median)
+    if tolerance.of_load:
+        allowed = max(allowed, min(found.scatter * took_s, scatter_most))
+    return Growth(series, of, median, found.slope * took_s, allowed)
 
 
 def unseen(samples: Sequence[Sample], until_s: float, processes: Iterable[str]) -> list[str]:
@@ -156,15 +153,27 @@ def unseen(samples: Sequence[Sample], until_s: float, processes: Iterable[str]) 
     return said
 
 
-def _lives(samples: Sequence[Sample]) -> list[list[tuple[float, float]]]:
-    """What is settled of each life. The first one was there before the warm-up, so it is settled from the start."""
+def _settled(samples: Sequence[Sample], warm_up_s: float) -> list[Line]:
+    """What is settled of each life, after the warm-up. The first one was there before the load."""
     lives: dict[int, list[Sample]] = {}
     for sample in samples:
         lives.setdefault(sample.life, []).append(sample)
     begins = [0.0, *(life[0].second + SETTLED_AFTER_S for life in list(lives.values())[1:])]
     return [
-        [(s.second, s.value) for s in life if s.second >= begin]
-        for begin, life in zip(begins, lives.values(), strict=False)
+        [(s.second, s.value) for s in life if s.second >= max(begin, warm_up_s)]
+        for begin, life in zip(begins, lives.values(), strict=True)
+    ]
+
+
+def kept(before: Mapping[str, int], after: Mapping[str, int]) -> list[str]:
+    """The processes, in words, that have more handles at rest after the load than before it, beyond what is always
+    allowed: connections come and go with the calls, so what a few leak shows best when there are none.
+    """
+    most = TOLERANCES["handles"].least
+    return [
+        f"{name} holds {after[name]} handles at rest, {handles} before the load" if name in after else f"{name} is gone"
+        for name, handles in before.items()
+        if name not in after or after[name] - handles > most
     ]
 
 

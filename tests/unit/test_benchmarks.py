@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.cases import FLOODER, Case, RequestTemplate, bench_config
-from benchmarks.chain import held
-from benchmarks.group_lag import Behind, Look, fell_behind
+from benchmarks.chain import STAIR, held, highest_held
 from benchmarks.load import due, percentiles
 from benchmarks.measures import Bar, Measures
 from benchmarks.report import commit_of
@@ -20,7 +20,6 @@ from benchmarks.stacks import read_folded
 from fairlane.agents.config_file import read_catalog_file, read_tenants_file
 from fairlane.devstack.first_config import SIMULATOR_URL
 from fairlane.schemas.request_codec import decode_request
-from fairlane.streams.topology import STAGES
 
 
 @pytest.mark.parametrize("size", [1024, 16_384])
@@ -63,42 +62,38 @@ def load(**changes: Any) -> dict[str, Any]:
 
 def test_a_rate_is_held_only_without_loss_refusal_or_backlog() -> None:
     level = {"gate": 0.1, "sinks": -0.5}
-    assert held(load(), level)
-    assert not held(load(answered=999), level)
-    assert not held(load(statuses={"succeeded": 990, "rejected:queue_full": 10}), level)
-    assert not held(load(last_answer_s=12.5), level)
-    assert not held(load(achieved_per_s=95.0), level)
+    assert held(load(), level, 0)
+    assert not held(load(answered=999), level, 0)
+    assert not held(load(statuses={"succeeded": 990, "rejected:queue_full": 10}), level, 0)
+    assert not held(load(last_answer_s=12.5), level, 0)
+    assert not held(load(achieved_per_s=95.0), level, 0)
 
 
 def test_a_rate_is_not_held_while_rows_wait_ever_longer_although_all_is_answered_in_time() -> None:
-    assert not held(load(), {"gate": 0.1, "sinks": 4.0})
-    assert not held(load(), {"gate": 0.1, "sinks": math.inf})
+    assert not held(load(), {"gate": 0.1, "sinks": 1.1}, 0)
+    assert not held(load(), {"gate": 0.1, "sinks": math.inf}, 0)
+    assert not held(load(), {"gate": 0.1, "sinks": 0.1}, 3)
 
 
-def looks_at(sinks_do: float, *, every: float = 2.0) -> list[Look]:
-    """All groups get 100 records a second for a minute from second 1,000 of the clock; the sinks leave a share."""
+@pytest.mark.parametrize(("capacity", "found"), [(1300.0, 1250.0), (9000.0, STAIR[-1]), (600.0, 500.0), (100.0, 0.0)])
+async def test_the_highest_rate_held_is_looked_for_upwards_and_else_downwards(capacity: float, found: float) -> None:
+    tried = []
 
-    def look(at: float) -> Look:
-        appended = int(100 * min(60.0, max(0.0, at - 1000)))
-        groups = {spec.name: Behind(30, appended) for spec in STAGES}
-        return Look(at, groups | {"sinks": Behind(int(appended * (1 - sinks_do)), appended)})
+    async def holds(rate: float) -> bool:
+        tried.append(rate)
+        return rate <= capacity
 
-    return [look(990 + n * every) for n in range(int(90 / every))]
-
-
-def test_a_group_that_does_its_work_in_time_does_not_fall_behind_and_one_that_leaves_a_tenth_is_told() -> None:
-    assert set(fell_behind(looks_at(1.0), 1000.0, 60.0).values()) == {0.0}
-    found = fell_behind(looks_at(0.9), 1000.0, 60.0)
-    assert found.pop("sinks") == pytest.approx(2.0, abs=0.2)
-    assert set(found.values()) == {0.0}
+    assert await highest_held(holds) == found
+    assert len(tried) == len(set(tried))
 
 
-def test_groups_that_could_hardly_be_looked_at_were_not_shown_to_keep_up() -> None:
-    assert set(fell_behind(looks_at(1.0, every=10.0), 1000.0, 60.0).values()) == {math.inf}
-    assert set(fell_behind([], 1000.0, 60.0).values()) == {math.inf}
+def test_a_commit_is_dirty_for_what_is_measured_and_not_for_what_was_measured_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)  # a hook has another repository there
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
 
-
-def test_a_commit_is_dirty_for_what_is_measured_and_not_for_what_was_measured_before(tmp_path: Path) -> None:
     def git(*arguments: str) -> str:
         identity = ("-c", "user.name=a", "-c", "user.email=a@localhost", "-c", "commit.gpgsign=false")
         return subprocess.run(

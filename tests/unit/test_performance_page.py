@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.docs import PAGE, bars_part, cpu_part, measures_of, parts
+from benchmarks.docs import PAGE, bars_part, cpu_part, measures_of, parts, soak_part
 from benchmarks.kills import Kills
 from benchmarks.result_table import read_table
 from tools.docs import renewed
@@ -59,3 +59,36 @@ def test_the_long_run_is_taken_before_the_short_one(results: Path) -> None:
     assert "commit: def" in parts(results)["origin"]()
     (results / "bench-quick.csv").unlink()
     assert "Not measured yet" in parts(results)["origin"]()
+
+
+def test_of_a_soak_the_page_shows_what_came_nearest_to_its_limit_and_whether_it_held(tmp_path: Path) -> None:
+    (tmp_path / "soak.csv").write_text("""# load: 10 requests/s for 1 minutes
+# kills: 1
+# answers kept: 20 s
+# commit: abc
+second,series,of,value,life
+end,growth: threads,clickhouse,10,
+end,growth: threads,gate-1,6,
+end,"growth: lag, records",gate,43,
+end,"growth: lag, records",sinks,1440,
+end,"allowed: lag, records",gate,1000,
+end,"allowed: lag, records",sinks,2422,
+end,allowed: threads,clickhouse,15.7,
+end,allowed: threads,gate-1,4,
+end,"growth: memory, MB",kafka,331,
+end,"growth: memory, MB",gate-1,2,
+end,"allowed: memory, MB",kafka,900,
+end,"allowed: memory, MB",gate-1,10,
+before,handles at rest,gate-1,20,
+before,handles at rest,kafka,140,
+end,handles at rest,gate-1,22,
+end,handles at rest,kafka,139,
+end,custody,lag_at_end,0,
+0,threads,gate-1,5,7
+""")
+    lines = soak_part(tmp_path).splitlines()
+    assert "| threads | gate-1 | 6 | 4 | **grew** |" in lines
+    assert "| memory, MB | gate-1 | 2 | 10 | held |" in lines
+    assert "| lag, records | sinks | 1,440 | 2,422 | held |" in lines
+    assert "Handles at rest after the load against before it: at most +2, of gate-1." in lines
+    assert "At the end: lag at end 0." in lines
