@@ -28,9 +28,8 @@ def trend(lives: Sequence[Line]) -> Trend:
     least squares. Scatter is its distance from Sen's lower confidence limit, which is the slope whose rank is lower by
     half of :data:`SCATTERS` standard deviations of Kendall's S (Sen 1968,
     https://doi.org/10.1080/01621459.1968.10480934); infinite where there are too few pairs for that rank, both 0 where
-    there are none. The variance
-    of S is (n(n−1)(2n+5) − Σ t(t−1)(2t+5)) / 18 for n samples with groups of t equal ones; those of lives add up
-    (Hirsch, Slack and Smith 1982, https://doi.org/10.1029/WR018i001p00107).
+    there are none. The variance of S is (n(n−1)(2n+5) − Σ t(t−1)(2t+5)) / 18 for n samples with groups of t equal
+    ones; those of lives add up (Hirsch, Slack and Smith 1982, https://doi.org/10.1029/WR018i001p00107).
     """
     slopes = sorted((b[1] - a[1]) / (b[0] - a[0]) for life in lives for a, b in combinations(life, 2) if a[0] != b[0])
     if not slopes:
